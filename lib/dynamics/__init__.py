@@ -1,0 +1,1 @@
+"""Analyses of motion and freezing in recorded training runs."""

@@ -1,0 +1,1 @@
+"""Models of how black holes form: snowballs, inference, coalescence."""

@@ -1,0 +1,23 @@
+"""Every folder and file of the book, named once."""
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+CHAPTERS = ROOT / "chapters"
+LIB = ROOT / "lib"
+QUARTO_CONFIG = ROOT / "_quarto.yml"
+BIBLIOGRAPHY = ROOT / "references.bib"
+BOOK = ROOT / "_book"  # the rendered book
+
+DATA = ROOT / "data"
+SPECIMENS = DATA / "specimens"  # extracts of released matrices, committed
+FETCHED = SPECIMENS / "fetched"  # matrices fetched on demand, ignored by git
+CORPORA = DATA / "corpora"
+QWEN3 = DATA / "qwen3"  # facts that the original notebooks printed
+SCALES = DATA / "scales"  # one file of parameters per scale
+CLAIMS = DATA / "claims.yaml"  # the ledger of the sources' claims
+
+ARTIFACTS = DATA / "artifacts"  # everything computed; safe to delete
+VERDICTS = ARTIFACTS / "claims"  # what each chapter found about its claims
+EXECUTED = ARTIFACTS / "executed"  # executed notebooks

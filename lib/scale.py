@@ -1,0 +1,103 @@
+"""The book's one switch of size: BOOK_SCALE = smoke, book or full.
+
+A chapter's parameters cell holds the *book* values. The other scales override them from
+`data/scales/<scale>.yml`, chapter by chapter. A value given explicitly (papermill, `quarto -P`,
+`python -m lib run -p`) differs from the literal in the cell and is left alone.
+"""
+
+import ast
+import os
+from collections.abc import MutableMapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lib import paths
+
+SCALES = ("smoke", "book", "full")
+GIVEN = "BOOK_GIVEN"  # environment: comma-separated names that the caller set explicitly
+
+
+class ScaleError(ValueError):
+    """BOOK_SCALE or a scale file says something the book does not know."""
+
+
+def current() -> str:
+    """The scale in force: the environment's BOOK_SCALE, else "book". Raises ScaleError if unknown."""
+    scale = os.environ.get("BOOK_SCALE", "book") or "book"
+    if scale not in SCALES:
+        raise ScaleError(f"BOOK_SCALE is {scale!r}; it must be one of {', '.join(SCALES)}")
+    return scale
+
+
+def overrides(chapter: str, scale: str) -> dict[str, Any]:
+    """Parameters of `chapter` ("part/NN-name") that `scale` changes; empty for "book"."""
+    if scale == "book":
+        return {}
+    file = paths.SCALES / f"{scale}.yml"
+    table = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    values = table.get(chapter) or {}
+    if not isinstance(values, dict):
+        raise ScaleError(f"{file}: {chapter} must map parameter names to values")
+    return values
+
+
+@lru_cache
+def literals(chapter: str) -> dict[str, Any]:
+    """The literal values of the chapter's parameters cell, read from its source."""
+    source = (paths.CHAPTERS / f"{chapter}.qmd").read_text(encoding="utf-8")
+    return parameter_literals(parameters_cell(source, chapter), chapter)
+
+
+def parameters_cell(source: str, where: str | Path) -> str:
+    """The source of the first code cell tagged `parameters`. Raises ScaleError if there is none."""
+    cell: list[str] | None = None
+    tagged = False
+    for line in source.splitlines():
+        if cell is None:
+            if line.startswith("```{python}"):
+                cell, tagged = [], False
+        elif line.startswith("```"):
+            if tagged:
+                return "\n".join(cell)
+            cell = None
+        elif line.startswith("#|"):
+            tagged = tagged or ("tags:" in line and "parameters" in line)
+        else:
+            cell.append(line)
+    raise ScaleError(f"{where}: no code cell is tagged `parameters`")
+
+
+def parameter_literals(code: str, where: str | Path) -> dict[str, Any]:
+    """Names and values assigned in a parameters cell. Raises ScaleError on anything not literal."""
+    values = {}
+    for node in ast.parse(code).body:
+        if not (
+            isinstance(node, ast.Assign)
+            and len(node.targets) == 1
+            and isinstance(node.targets[0], ast.Name)
+        ):
+            raise ScaleError(f"{where}: the parameters cell may hold only `name = literal` lines")
+        try:
+            values[node.targets[0].id] = ast.literal_eval(node.value)
+        except ValueError as error:
+            name = node.targets[0].id
+            raise ScaleError(f"{where}: parameter {name} is not a literal") from error
+    return values
+
+
+def apply(chapter: str, namespace: MutableMapping[str, Any]) -> None:
+    """Set the parameters of `chapter` in `namespace` to the current scale's values.
+
+    A parameter that was given explicitly is kept: its name stands in BOOK_GIVEN, or its value is
+    no longer the literal of the parameters cell.
+    """
+    scale = current()
+    given = set(filter(None, os.environ.get(GIVEN, "").split(",")))
+    for name, value in overrides(chapter, scale).items():
+        if name not in literals(chapter):
+            raise ScaleError(f"data/scales/{scale}.yml: {chapter} has no parameter {name!r}")
+        if name not in given and namespace.get(name) == literals(chapter)[name]:
+            namespace[name] = value

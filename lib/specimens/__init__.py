@@ -1,0 +1,1 @@
+"""Specimens: one unembedding matrix each, with its tokenizer, dtype and provenance."""

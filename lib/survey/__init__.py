@@ -1,0 +1,1 @@
+"""Surveys of a matrix: census, clusters, geometry, neighbours, graphs."""

@@ -1,0 +1,1 @@
+"""Tokens: vocabularies, reachability, corpora, and the training of tokenizers."""

@@ -1,0 +1,1 @@
+"""The training laboratory: models, arithmetic, optimisers, loops, movies."""
