@@ -25,7 +25,7 @@ class ScaleError(ValueError):
 
 
 def current() -> str:
-    """The scale in force: the environment's BOOK_SCALE, else "book". Raises ScaleError if unknown."""
+    """The scale in force: BOOK_SCALE of the environment, else "book". Raises ScaleError."""
     scale = os.environ.get("BOOK_SCALE", "book") or "book"
     if scale not in SCALES:
         raise ScaleError(f"BOOK_SCALE is {scale!r}; it must be one of {', '.join(SCALES)}")

@@ -1,0 +1,315 @@
+"""Artefacts: computed once, kept with their provenance, verified on every reading.
+
+A *recipe* says how an artefact is made: its name, the function that makes it, the `lib` modules
+whose source it depends on, and the generator chapter that calls it. The artefact's digest covers
+the recipe's schema and sources, the parameters and the digests of the inputs; it stands in the
+file's name, so a change of any of them asks for a new file and never overwrites an old one.
+
+Tensors are kept as safetensors (bfloat16 as uint16 bits: float16 would merge distinct rows),
+trajectories as HDF5. Nothing is ever unpickled.
+"""
+
+import dataclasses
+import errno
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import filelock
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from lib import digests, paths
+
+FORMAT = 1  # raised when the layout of artefact files changes
+DIGEST_CHARACTERS = 16  # of the hexadecimal SHA-256, in file names
+
+
+class ArtifactError(RuntimeError):
+    """An artefact cannot be written, or what is on disk is not what was written."""
+
+
+class ArtifactMissing(ArtifactError):
+    """An analyser asked for an artefact that no generator has made yet (or that is stale)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How one kind of artefact is made.
+
+    `make(**params)` returns tensors by name (NumPy or torch). With `suffix=".h5"` it is called as
+    `make(path, **params)` and writes the HDF5 file itself; if it is `resumable`, what an earlier,
+    killed run left at that path is handed to it again.
+    """
+
+    name: str  # names the folder and the file
+    make: Callable[..., Any]
+    modules: tuple[str, ...]  # lib modules or packages whose source the result depends on
+    chapter: str  # generator chapter, e.g. "dynamics/01-train": named when the artefact is missing
+    schema: int = 1  # raise it when the meaning of the stored arrays changes
+    suffix: str = ".safetensors"  # or ".h5"
+    resumable: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Artifact:
+    """One artefact on disk, already verified."""
+
+    path: Path
+    digest: str  # SHA-256 (hex) over recipe, parameters and inputs
+    provenance: dict[str, Any]  # parameters, versions, seconds, sources, content digest
+
+    @cached_property
+    def tensors(self) -> dict[str, np.ndarray]:
+        """All arrays of a safetensors artefact by name; bfloat16 as uint16 bits."""
+        if self.path.suffix != ".safetensors":
+            raise ArtifactError(f"{self.path.name} is HDF5: open it with h5py at Artifact.path")
+        return safetensors.numpy.load_file(self.path)
+
+    @property
+    def summary(self) -> str:
+        """One line for a chapter's load cell: what was read, how it was made."""
+        size = self.path.stat().st_size / 1e6
+        made = self.provenance
+        return (
+            f"read {self.path.name} ({size:.1f} MB), made by {made['chapter']} "
+            f"in {made['seconds']:.1f} s with torch {made['versions'].get('torch', '?')}"
+        )
+
+
+def cached(recipe: Recipe, params: Mapping[str, Any], inputs: Iterable = ()) -> Artifact:
+    """The artefact of `recipe` at `params`: read if it is there, else made once.
+
+    `inputs` are files (Path) or other artefacts that the maker reads. Two processes asking at once
+    compute once. Raises ArtifactError if it cannot be written; the maker's own errors pass through.
+    """
+    params, identity, digest = _identify(recipe, params, inputs)
+    path = _path(recipe, digest)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(path.with_name(path.name + ".lock")):
+        if path.exists():
+            try:
+                return _open(path, digest)
+            except ArtifactError:
+                path.unlink()  # damaged: made again below
+        return _make(recipe, params, identity, digest, path)
+
+
+def load(recipe: Recipe, params: Mapping[str, Any], inputs: Iterable = ()) -> Artifact:
+    """The artefact of `recipe` at `params`, never computed here.
+
+    Raises ArtifactMissing, with the command that makes it, if it is absent or stale, and
+    ArtifactError if the file on disk is damaged.
+    """
+    params, _, digest = _identify(recipe, params, inputs)
+    path = _path(recipe, digest)
+    command = command_for(recipe, params)
+    if not path.exists():
+        why = "stale (its sources or inputs changed)" if _older(recipe, params) else "missing"
+        raise ArtifactMissing(f"artefact {recipe.name} is {why}; make it with\n  {command}")
+    try:
+        return _open(path, digest)
+    except ArtifactError as error:
+        raise ArtifactError(f"{error}; make it again with\n  {command}") from error
+
+
+def command_for(recipe: Recipe, params: Mapping[str, Any]) -> str:
+    """The command line that makes the artefact of `recipe` at `params`."""
+    words = ["python -m lib run", f"chapters/{recipe.chapter}.qmd"]
+    known = _chapter_parameters(recipe.chapter)
+    for name, value in params.items():
+        if name in known and known[name] != value:
+            words.append(f"-p {name}={value}")
+    return " ".join(words)
+
+
+def verify(path: Path) -> dict[str, Any]:
+    """The provenance of the artefact file at `path`; raises ArtifactError if it is damaged."""
+    return _open(path, None).provenance
+
+
+def every() -> list[Path]:
+    """All artefact files on disk, sorted by name."""
+    if not paths.ARTIFACTS.exists():
+        return []
+    kinds = (".safetensors", ".h5")
+    return sorted(p for p in paths.ARTIFACTS.rglob("*") if p.suffix in kinds and p.name[0] != ".")
+
+
+def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
+    """Call `write(temporary)` and put the result at `path` in one step, flushed to disk.
+
+    On any error the temporary file is removed and `path` is left as it was. Raises ArtifactError
+    if the disk refuses (full, read-only).
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}-{os.getpid()}{path.suffix}")
+    try:
+        write(temporary)
+        _replace(temporary, path)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+# ----------------------------------------------------------------------------- identity
+
+
+def _identify(
+    recipe: Recipe, params: Mapping[str, Any], inputs: Iterable
+) -> tuple[dict[str, Any], dict[str, Any], str]:
+    """Plain parameters, the identity that goes into the provenance, and its digest."""
+    identity = {
+        "format": FORMAT,
+        "name": recipe.name,
+        "schema": recipe.schema,
+        "parameters": digests.plain(params),
+        "source": digests.of_source(recipe.modules, recipe.make),
+        "inputs": [_input_digest(item) for item in inputs],
+    }
+    return dict(params), identity, digests.of_value(identity)
+
+
+def _input_digest(item: "Artifact | Path | str") -> str:
+    if isinstance(item, Artifact):
+        return item.digest
+    try:
+        return digests.of_file(Path(item))
+    except OSError as error:
+        raise ArtifactError(f"cannot read the input {item}: {error.strerror}") from error
+
+
+def _path(recipe: Recipe, digest: str) -> Path:
+    folder = paths.ARTIFACTS / recipe.name
+    return folder / f"{recipe.name}-{digest[:DIGEST_CHARACTERS]}{recipe.suffix}"
+
+
+def _chapter_parameters(chapter: str) -> dict[str, Any]:
+    from lib import scale  # only to word an error: keeps this module free of chapters
+
+    try:
+        return {**scale.literals(chapter), **scale.overrides(chapter, scale.current())}
+    except (OSError, scale.ScaleError):
+        return {}
+
+
+def _older(recipe: Recipe, params: Mapping[str, Any]) -> bool:
+    """Whether an artefact of the same name and parameters was made from other sources."""
+    for path in (paths.ARTIFACTS / recipe.name).glob(f"{recipe.name}-*{recipe.suffix}"):
+        try:
+            if _provenance(path)["parameters"] == digests.plain(params):
+                return True
+        except ArtifactError:
+            continue
+    return False
+
+
+# ----------------------------------------------------------------------------- making, reading
+
+
+def _make(recipe: Recipe, params: dict, identity: dict, digest: str, path: Path) -> Artifact:
+    partial = path.with_name(f".{path.stem}-partial{path.suffix}")
+    if not recipe.resumable:
+        partial.unlink(missing_ok=True)
+    started = time.perf_counter()
+    try:
+        if recipe.suffix == ".h5":
+            recipe.make(partial, **params)
+        else:
+            tensors = {name: _as_numpy(value) for name, value in recipe.make(**params).items()}
+    except Exception as error:
+        if not recipe.resumable:
+            partial.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise _unwritable(path, error) from error
+        raise
+    provenance = identity | {
+        "chapter": recipe.chapter,
+        "digest": digest,
+        "seconds": round(time.perf_counter() - started, 3),
+        "seed": identity["parameters"].get("seed"),
+        "versions": _versions(),
+    }
+    try:
+        if recipe.suffix == ".h5":
+            provenance["content"] = digests.of_file(partial)
+            write_atomically(_sidecar(path), lambda p: p.write_text(json.dumps(provenance)))
+        else:
+            provenance["content"] = digests.of_arrays(tensors)
+            metadata = {"provenance": json.dumps(provenance, sort_keys=True)}
+            safetensors.numpy.save_file(tensors, partial, metadata=metadata)
+        _replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise _unwritable(path, error) from error
+    return _open(path, digest)
+
+
+def _as_numpy(value: Any) -> np.ndarray:
+    """A contiguous array; torch tensors too, bfloat16 as uint16 bits."""
+    if hasattr(value, "detach"):
+        import torch
+
+        value = value.detach().cpu().contiguous()
+        value = value.view(torch.uint16) if value.dtype == torch.bfloat16 else value
+        value = value.numpy()
+    array = np.asarray(value)
+    if array.dtype.hasobject:
+        raise ArtifactError("an artefact holds arrays of numbers, not Python objects")
+    return array if array.flags.c_contiguous else array.copy()
+
+
+def _replace(temporary: Path, path: Path) -> None:
+    with temporary.open("rb+") as file:
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _unwritable(path: Path, error: OSError) -> ArtifactError:
+    reason = error.strerror or error
+    return ArtifactError(f"cannot write {path}: {reason}; free some space or mend the folder")
+
+
+def _sidecar(path: Path) -> Path:
+    return path.with_name(path.name + ".json")
+
+
+def _provenance(path: Path) -> dict[str, Any]:
+    try:
+        if path.suffix == ".h5":
+            return json.loads(_sidecar(path).read_text(encoding="utf-8"))
+        with safetensors.safe_open(path, framework="numpy") as file:
+            return json.loads((file.metadata() or {})["provenance"])
+    except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
+        raise ArtifactError(f"{path} is damaged or no artefact of this book ({error})") from error
+
+
+def _open(path: Path, digest: str | None) -> Artifact:
+    provenance = _provenance(path)
+    if digest is not None and provenance.get("digest") != digest:
+        raise ArtifactError(f"{path} was made from something else than its name says")
+    artifact = Artifact(path, provenance.get("digest", ""), provenance)
+    is_tensors = path.suffix == ".safetensors"
+    content = digests.of_arrays(artifact.tensors) if is_tensors else digests.of_file(path)
+    if content != provenance.get("content"):
+        raise ArtifactError(f"{path} is damaged: its contents do not match their digest")
+    return artifact
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"python": platform.python_version()}
+    for package in ("torch", "numpy", "safetensors", "h5py", "tokenizers"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

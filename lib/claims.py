@@ -1,0 +1,150 @@
+"""The ledger of the sources' claims: read it, settle a claim with a measurement, tabulate.
+
+`data/claims.yaml` holds what the sources printed and where; a chapter measures and calls `settle`,
+which compares and records the verdict under `data/artifacts/claims/`, one small file a claim. The
+appendix reads those files: a verdict is always something a chapter computed.
+"""
+
+import enum
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from IPython.display import Markdown
+
+from lib import artifacts, paths, plots
+
+
+class Verdict(enum.Enum):
+    """What the book found about a claim."""
+
+    REPRODUCED = "reproduced"
+    CONTRADICTED = "contradicted"
+    NEEDS_SPECIMEN = "needs specimen"
+    OPEN = "open"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+class ClaimError(ValueError):
+    """The ledger is malformed, or a chapter names a claim that is not in it."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim of the sources."""
+
+    id: str
+    part: str  # folder of the part that settles it
+    claim: str  # the claim in one sentence
+    source: str  # where it stands: seed document and section, or "[P] printed by the notebooks"
+    printed: Any  # the value as printed
+    check: str  # equal | close | above | below | true
+    chapter: str  # chapter that settles it, e.g. "lattice/02-holes"
+    tolerance: float = 0.0  # for `close`: relative
+
+
+CHECKS = ("equal", "close", "above", "below", "true")
+
+
+def ledger(path: Path = paths.CLAIMS) -> dict[str, Claim]:
+    """All claims by id. Raises ClaimError naming the entry that is malformed."""
+    entries = yaml.safe_load(path.read_text(encoding="utf-8")) or []
+    claims: dict[str, Claim] = {}
+    for entry in entries:
+        try:
+            claim = Claim(**entry)
+        except TypeError as error:
+            raise ClaimError(f"{path.name}: {entry.get('id', entry)!r}: {error}") from error
+        if claim.check not in CHECKS:
+            raise ClaimError(f"{path.name}: {claim.id}: check must be one of {', '.join(CHECKS)}")
+        if claim.id in claims:
+            raise ClaimError(f"{path.name}: the id {claim.id} stands twice")
+        claims[claim.id] = claim
+    return claims
+
+
+def evaluate(claim: Claim, measured: Any) -> Verdict:
+    """Compare a measurement with what was printed. None means the specimen was not at hand."""
+    if measured is None:
+        return Verdict.NEEDS_SPECIMEN
+    if claim.check == "true":
+        holds = bool(measured)
+    elif claim.check == "equal":
+        holds = _plain(measured) == claim.printed
+    else:
+        value, printed = float(measured), float(claim.printed)
+        if not math.isfinite(value):
+            raise ClaimError(f"{claim.id}: the measured value is {value}")
+        holds = {
+            "close": abs(value - printed) <= claim.tolerance * abs(printed),
+            "above": value >= printed,
+            "below": value <= printed,
+        }[claim.check]
+    return Verdict.REPRODUCED if holds else Verdict.CONTRADICTED
+
+
+def settle(id: str, measured: Any, *, setting: str = "", verdict: Verdict | None = None) -> Verdict:
+    """Compare, record and return the verdict on claim `id`.
+
+    `measured` is the chapter's own value (None: the specimen is not at hand); `setting` says in a
+    few words on what it was measured. `verdict` overrides the comparison only to say OPEN.
+    """
+    claims = ledger()
+    if id not in claims:
+        raise ClaimError(f"data/claims.yaml has no claim {id!r}")
+    if verdict not in (None, Verdict.OPEN):
+        raise ClaimError(f"{id}: only OPEN may be set by hand; the rest is computed")
+    found = verdict or evaluate(claims[id], measured)
+    record = {"id": id, "verdict": found.value, "measured": _plain(measured), "setting": setting}
+    text = json.dumps(record, sort_keys=True, ensure_ascii=False)
+    artifacts.write_atomically(paths.VERDICTS / f"{id}.json", lambda p: p.write_text(text))
+    return found
+
+
+def verdicts() -> dict[str, dict[str, Any]]:
+    """The record of every settled claim by id: verdict, measured, setting."""
+    files = sorted(paths.VERDICTS.glob("*.json")) if paths.VERDICTS.exists() else []
+    records = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    return {record["id"]: record for record in records}
+
+
+def table(ids: list[str] | None = None, part: str | None = None) -> Markdown:
+    """A table of claims: what the sources say, what was measured, the verdict."""
+    claims, records = ledger(), verdicts()
+    rows = []
+    for id in ids if ids is not None else claims:
+        if id not in claims:
+            raise ClaimError(f"data/claims.yaml has no claim {id!r}")
+        claim = claims[id]
+        if part is not None and claim.part != part:
+            continue
+        record = records.get(id, {"verdict": Verdict.OPEN.value, "measured": None, "setting": ""})
+        measured = "–" if record["measured"] is None else _show(record["measured"])
+        setting = f" ({record['setting']})" if record["setting"] else ""
+        rows.append(
+            [claim.claim, claim.source, _show(claim.printed), measured + setting, record["verdict"]]
+        )
+    return plots.table(rows, ["claim", "source", "printed", "measured", "verdict"], "lllll")
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (int, float)):
+        return plots.fmt(value)
+    if isinstance(value, list):
+        return ", ".join(_show(item) for item in value)
+    return str(value)
