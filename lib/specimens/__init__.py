@@ -1,1 +1,7 @@
 """Specimens: one unembedding matrix each, with its tokenizer, dtype and provenance."""
+
+from lib.specimens.errors import SpecimenError
+from lib.specimens.opening import open
+from lib.specimens.specimen import Specimen
+
+__all__ = ["Specimen", "SpecimenError", "open"]

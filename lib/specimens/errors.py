@@ -1,0 +1,5 @@
+"""The one error of the specimen room: a line that names the file and the mend."""
+
+
+class SpecimenError(ValueError):
+    """A specimen cannot be had or read; the message is one line for the reader."""
