@@ -29,6 +29,7 @@ PALETTE = {  # Okabe and Ito (2008): distinguishable with any common colour visi
 }
 DEAD, LIVE = PALETTE["vermillion"], PALETTE["blue"]  # the same two colours through the whole book
 PAPER, SKY = "#fffdf8", "#000000"
+SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def use_house_style(colormap: str = "inferno") -> None:
@@ -118,20 +119,23 @@ def _is_number(text: str) -> bool:
 def fmt(x: float, digits: int = 3) -> str:
     """A number for prose: integers with thousands separators, floats with `digits` significant."""
     if isinstance(x, int) or (hasattr(x, "dtype") and x.dtype.kind in "iu"):
-        return f"{int(x):,}"
+        return f"{int(x):,}".replace("-", "−")
     x = float(x)
     if not math.isfinite(x):
         raise ValueError(f"a figure in the text must be finite, got {x}")
     if x != 0 and not 1e-3 <= abs(x) < 1e6:
         return sci(x, digits)
     places = digits if x == 0 else max(0, digits - 1 - math.floor(math.log10(abs(x))))
-    return f"{x:,.{places}f}"
+    return f"{x:,.{places}f}".replace("-", "−")
 
 
 def sci(x: float, digits: int = 2) -> str:
-    """A number in scientific notation as Markdown mathematics, e.g. $1.5 \\times 10^{-9}$."""
+    """A number in scientific notation as plain text, e.g. 1.5 × 10⁻⁹.
+
+    Plain Unicode on purpose: Quarto escapes Markdown (and so mathematics) in inline text values.
+    """
     x = float(x)
     if not math.isfinite(x):
         raise ValueError(f"a figure in the text must be finite, got {x}")
     mantissa, exponent = f"{x:.{digits - 1}e}".split("e")
-    return rf"${mantissa} \times 10^{{{int(exponent)}}}$"
+    return f"{mantissa} × 10{str(int(exponent)).translate(SUPERSCRIPTS)}".replace("-", "−")

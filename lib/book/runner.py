@@ -1,0 +1,202 @@
+"""Run one chapter, with strictly checked parameters.
+
+papermill executes; this module checks the parameters, fills the values into the text, keeps the
+executed notebook and words the errors.
+"""
+
+import ast
+import logging
+import os
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import yaml
+from nbformat import NotebookNode
+
+from lib import artifacts, digests, paths, progress, scale
+from lib.book import reader
+
+ANSI = re.compile(r"\x1b\[[0-9;]*m")  # colours in tracebacks
+
+
+class ParameterError(ValueError):
+    """A parameter that the chapter does not have, or of another type."""
+
+
+class ChapterFailed(RuntimeError):
+    """A chapter raised; the message holds the cell and the end of the traceback."""
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """One page of the book, read but not run."""
+
+    source: Path  # the .qmd file
+    name: str  # "discovery/01-norms", or "index" for a page at the root
+    notebook: NotebookNode
+    text: str
+
+    @property
+    def front(self) -> dict[str, Any]:
+        """The YAML front matter."""
+        return self.notebook.metadata.book.front
+
+    @property
+    def reads(self) -> list[str]:
+        """Names of the generator chapters whose artefacts this one loads."""
+        return list(self.front.get("reads") or [])
+
+    @property
+    def code(self) -> str:
+        """All code of the chapter in order."""
+        return "\n\n".join(c.source for c in self.notebook.cells if c.cell_type == "code")
+
+    @property
+    def executed(self) -> Path:
+        """Where its executed notebook lies at the current scale."""
+        return executed_path(self.name)
+
+    def parameters(self) -> dict[str, Any]:
+        """Names and literal values of its parameters cell; empty for a page without one."""
+        for cell in self.notebook.cells:
+            if "parameters" in cell.metadata.get("tags", []):
+                return scale.parameter_literals(cell.source, self.source)
+        return {}
+
+
+def open_chapter(source: Path) -> Chapter:
+    """Read the chapter at `source` (.qmd). Raises reader.ChapterError if it is malformed."""
+    source = Path(source).resolve()
+    notebook = reader.read(source)
+    return Chapter(source, name_of(source), notebook, source.read_text(encoding="utf-8"))
+
+
+def name_of(source: Path) -> str:
+    """A chapter's name: its path below `chapters/` without the ending, or its stem at the root."""
+    source = Path(source).resolve().with_suffix("")
+    return source.relative_to(
+        paths.CHAPTERS if source.is_relative_to(paths.CHAPTERS) else source.parent
+    ).as_posix()
+
+
+def executed_path(name: str) -> Path:
+    """Where the executed notebook of chapter `name` lies at the current scale."""
+    return paths.EXECUTED / scale.current() / f"{name}.ipynb"
+
+
+def parse_parameters(words: list[str], chapter: Chapter) -> dict[str, Any]:
+    """`name=value` words as checked parameters of `chapter`. Raises ParameterError."""
+    given = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        if not equals:
+            raise ParameterError(f"-p takes name=value, got {word!r}")
+        try:
+            given[name] = _number(yaml.safe_load(text))
+        except yaml.YAMLError as error:
+            raise ParameterError(f"-p {name}: {text!r} is no value ({error})") from error
+    return check_parameters(given, chapter)
+
+
+def check_parameters(given: dict[str, Any], chapter: Chapter) -> dict[str, Any]:
+    """`given`, each of its literal's type. Raises ParameterError that lists what is valid."""
+    known = chapter.parameters()
+    valid = ", ".join(f"{n} ({type(v).__name__}, {v!r})" for n, v in known.items()) or "none"
+    checked = {}
+    for name, value in given.items():
+        if name not in known:
+            raise ParameterError(f"{chapter.name} has no parameter {name!r}; it has: {valid}")
+        default = known[name]
+        if type(default) is float and type(value) is int:
+            value = float(value)
+        if default is not None and type(value) is not type(default):
+            raise ParameterError(
+                f"{chapter.name}: {name} must be {type(default).__name__}, "
+                f"got {value!r} ({type(value).__name__}); parameters: {valid}"
+            )
+        checked[name] = value
+    return checked
+
+
+def _number(value: Any) -> Any:
+    """YAML reads 3e-4 as text; a person means a number."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def run(
+    source: Path,
+    parameters: dict[str, Any] | None = None,
+    output: Path | None = None,
+    digest: str = "",
+) -> Path:
+    """Execute one chapter with checked parameters; returns the executed notebook's path.
+
+    `digest` (what the result depends on, see `schedule.key`) is stored in the notebook.
+
+    Raises ParameterError, reader.ChapterError, or ChapterFailed with the failing cell.
+    """
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    logging.getLogger("papermill").setLevel(logging.ERROR)
+    chapter = open_chapter(source)
+    parameters = check_parameters(parameters or {}, chapter)
+    output = Path(output) if output else chapter.executed
+    temporary = output.with_name(f".{output.name}-{os.getpid()}.ipynb")
+    temporary.parent.mkdir(parents=True, exist_ok=True)
+    environment = {scale.GIVEN: ",".join(parameters), "PYTHONWARNINGS": "ignore::UserWarning"}
+    if sys.stderr.isatty():
+        environment[progress.TERMINAL] = os.ttyname(sys.stderr.fileno())
+    os.environ.update(environment)
+    try:
+        executed = papermill.execute_notebook(
+            chapter.notebook,
+            str(temporary),
+            parameters=parameters,
+            cwd=str(paths.ROOT),
+            kernel_name="python3",
+            progress_bar={"disable": not sys.stderr.isatty()},
+            log_output=False,
+        )
+    except PapermillExecutionError as error:
+        raise ChapterFailed(_explain(chapter, error)) from None
+    finally:
+        temporary.unlink(missing_ok=True)
+    executed.metadata.book = {
+        "chapter": chapter.name,
+        "kind": chapter.front.get("kind", "page"),
+        "reads": chapter.reads,
+        "scale": scale.current(),
+        "parameters": digests.plain(parameters),
+        "key": digest,
+    }
+    reader.fill(executed)
+    artifacts.write_atomically(output, lambda path: nbformat.write(executed, path))
+    return output
+
+
+def _explain(chapter: Chapter, error: Any) -> str:
+    """The failing cell and the end of its traceback, in a few lines."""
+    plain = ANSI.sub("", "\n".join(str(line) for line in error.traceback[-1:])).splitlines()
+    source = "\n".join("    " + line for line in str(error.source).splitlines()[-6:])
+    end = "\n".join(plain[-4:])
+    return f"{chapter.source.name} failed in cell {error.exec_count}:\n{source}\n{end}"
+
+
+def export(source: Path, output: Path) -> Path:
+    """Write the chapter as a plain notebook that papermill and Jupyter run unchanged."""
+    chapter = open_chapter(source)
+    for cell in chapter.notebook.cells:
+        if cell.cell_type == "code":
+            ast.parse(cell.source)  # a broken cell is refused here, not in the reader's kernel
+    artifacts.write_atomically(Path(output), lambda path: nbformat.write(chapter.notebook, path))
+    return Path(output)
