@@ -7,6 +7,7 @@ book. The runner therefore names its own terminal in BOOK_TERMINAL; bars are dra
 import os
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 
 from tqdm.auto import tqdm as auto_tqdm
 from tqdm.std import tqdm

@@ -9,6 +9,7 @@ small hidden cell, tagged `inline`, that displays their values. `fill` puts the 
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
