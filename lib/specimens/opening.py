@@ -1,6 +1,6 @@
 """`open(id)`: the best of a specimen that is at hand, and a line that says which it was."""
 
-from lib.specimens import catalogue, extracts
+from lib.specimens import catalogue, extracts, planted
 from lib.specimens.errors import SpecimenError
 from lib.specimens.specimen import Specimen
 
@@ -14,4 +14,6 @@ def open(id: str) -> Specimen:
     for source in description.sources:
         if isinstance(source, catalogue.Extract):
             return extracts.read(description, source)
+        if isinstance(source, catalogue.Planted):
+            return planted.read(description, source)
     raise SpecimenError(f"{id}: not at hand; run `python -m lib fetch {id}`")
