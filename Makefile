@@ -1,0 +1,58 @@
+# The book on dead tokens. `make book` and `make test` are all a newcomer needs.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.ready
+SCALE   = $(or $(BOOK_SCALE),book)
+
+.PHONY: help setup book test test-fast check format preview generators clean distclean
+
+help: ## Say what can be made
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
+
+setup: $(STAMP) ## Make .venv and install what the book needs
+
+# Without Quarto the book is pressed with Pandoc, so its extra may fail; nothing else may.
+$(STAMP): pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=23'
+	$(BIN)/python -m pip install --quiet '.[test]'
+	@if command -v quarto >/dev/null 2>&1; then \
+	  echo "Quarto found: $$(quarto --version)"; \
+	elif $(BIN)/python -m pip install --quiet '.[book]' >$(VENV)/book-extra.log 2>&1; then \
+	  echo "Quarto installed into $(VENV)"; \
+	else \
+	  echo "Quarto cannot be had here (see $(VENV)/book-extra.log): the book will be pressed with Pandoc"; \
+	fi
+	@touch $@
+
+book: setup ## Execute every chapter and render the book into _book
+	@PATH="$(CURDIR)/$(BIN):$$PATH" BOOK_SCALE=$(SCALE) $(BIN)/python -m lib book
+
+test: setup ## Run the whole test suite
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+test-fast: setup ## Run the tests that take less than a few seconds
+	$(BIN)/python -m pytest -n 2 -m "not slow and not browser"
+
+check: setup ## Check the chapters, the code's style and the text's form
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m lib check
+
+format: setup ## Put the code into the house's form
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+generators: setup ## Run only the chapters that make artefacts
+	BOOK_SCALE=$(SCALE) $(BIN)/python -m lib run --generators
+
+preview: setup ## Show the book while writing: quarto preview, or the pressed pages on a local port
+	@PATH="$(CURDIR)/$(BIN):$$PATH" BOOK_SCALE=$(SCALE) $(BIN)/python -m lib preview
+
+clean: ## Remove the rendered book and everything computed
+	rm -rf _book _freeze .quarto data/artifacts build *.egg-info
+
+distclean: clean ## Remove the environment too
+	rm -rf $(VENV)

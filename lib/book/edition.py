@@ -1,0 +1,67 @@
+"""Render the whole book: with Quarto where it is, else with the press."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from lib import paths, scale
+from lib.book import config, runner, schedule
+
+MINIMUM = (1, 9)  # Quarto before this drops alt text in Typst books
+
+
+class RenderError(RuntimeError):
+    """Quarto ended with an error; its own messages stand above."""
+
+
+def quarto() -> str | None:
+    """The Quarto on PATH if it is new enough, else None (with a line that says why)."""
+    program = shutil.which("quarto")
+    if program is None or os.environ.get("BOOK_EDITION") == "press":
+        return None
+    answer = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
+    version = answer.stdout.strip()
+    try:
+        number = tuple(int(word) for word in version.split(".")[:2])
+    except ValueError:
+        number = (0, 0)
+    if answer.returncode or number < MINIMUM:
+        needed = ".".join(map(str, MINIMUM))
+        print(f"Quarto {version or 'that does not start'} is here; {needed} or newer is needed")
+        return None
+    return program
+
+
+def build(jobs: int | None = None) -> Path:
+    """Execute what is not current and render `_book`. Returns the first page's path."""
+    program = quarto()
+    files = [paths.ROOT / page.source for page in config.load().pages]
+    if program is None:
+        return press(jobs)
+    print(f"generators at {scale.current()} scale, then quarto render", flush=True)
+    schedule.run_all(files, jobs, only="generator")
+    if subprocess.run(
+        [program, "render"], cwd=paths.ROOT, env=environment(), check=False
+    ).returncode:
+        raise RenderError("quarto render failed; its messages stand above")
+    return paths.BOOK / "index.html"
+
+
+def press(jobs: int | None = None, formats: tuple[str, ...] = ("html", "pdf")) -> Path:
+    """Execute what is not current and press `_book` with Pandoc. Returns the first page's path."""
+    from lib.book import press as pandoc_press
+
+    pages = config.load().pages
+    print(f"chapters at {scale.current()} scale", flush=True)
+    schedule.run_all([paths.ROOT / page.source for page in pages], jobs)
+    notebooks = [(page, runner.executed_path(page.name)) for page in pages]
+    print("pressing the pages", flush=True)
+    pandoc_press.press(notebooks, paths.BOOK, formats)
+    return paths.BOOK / "index.html"
+
+
+def environment() -> dict[str, str]:
+    """The environment for Quarto: this Python, whatever is or is not activated."""
+    return os.environ | {"QUARTO_PYTHON": sys.executable}
