@@ -11,11 +11,13 @@ import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import nbformat
 import yaml
 from nbformat import NotebookNode
+from traitlets.config import Config
 
 from lib import artifacts, digests, paths, progress, scale
 from lib.book import reader
@@ -158,15 +160,18 @@ def run(
         environment[progress.TERMINAL] = os.ttyname(sys.stderr.fileno())
     os.environ.update(environment)
     try:
-        executed = papermill.execute_notebook(
-            chapter.notebook,
-            str(temporary),
-            parameters=parameters,
-            cwd=str(paths.ROOT),
-            kernel_name="python3",
-            progress_bar={"disable": not sys.stderr.isatty()},
-            log_output=False,
-        )
+        with TemporaryDirectory(prefix="book-") as sockets:  # short: socket paths have a limit
+            os.environ["JUPYTER_RUNTIME_DIR"] = sockets
+            executed = papermill.execute_notebook(
+                chapter.notebook,
+                str(temporary),
+                parameters=parameters,
+                cwd=str(paths.ROOT),
+                kernel_name="python3",
+                progress_bar={"disable": not sys.stderr.isatty()},
+                config=_kernel_config(),
+                log_output=False,
+            )
     except PapermillExecutionError as error:
         raise ChapterFailed(_explain(chapter, error)) from None
     finally:
@@ -182,6 +187,11 @@ def run(
     reader.fill(executed)
     artifacts.write_atomically(output, lambda path: nbformat.write(executed, path))
     return output
+
+
+def _kernel_config() -> Config:
+    """Kernels that are spoken to through local sockets: no ports to collide when many start."""
+    return Config({"KernelManager": {"transport": "ipc"}} if os.name == "posix" else {})
 
 
 def _explain(chapter: Chapter, error: Any) -> str:
