@@ -15,7 +15,7 @@ import torch
 from lib import lattice
 
 ELEMENTS = 16 << 20
-ROUNDS = 5
+ROUNDS = 15
 
 
 def best(calls: dict[str, Callable[[], object]]) -> dict[str, float]:

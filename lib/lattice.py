@@ -10,6 +10,7 @@ largest finite value. A NaN has no place on it: `ordinal` and `steps` do not loo
 that would cost a second pass; call `check_finite` once on data from outside.
 """
 
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -57,12 +58,8 @@ def check_finite(x: Array, name: str = "array") -> Array:
     pattern = bits(x)
     bad = _apply(lambda u: (u & INFINITY) == INFINITY, pattern, out="bool")
     if bad.any():
-        first = tuple(
-            int(i) for i in np.argwhere(np.asarray(bad.cpu() if _is_torch(x) else bad))[0]
-        )
-        raise ValueError(
-            f"{name} holds {int(bad.sum())} NaN or infinite values, first at index {first}"
-        )
+        first = tuple(int(axis[0]) for axis in np.nonzero(np.asarray(bad.tolist())))
+        raise ValueError(f"{name} holds {int(bad.sum())} NaN or infinite values, first at {first}")
     return pattern
 
 
@@ -95,10 +92,17 @@ def ulp(x: Array) -> Array:
     """
 
     def kernel(u: Array) -> Array:
-        exponent = (u >> MANTISSA_BITS) & 0xFF
         if _is_torch(u):
-            return torch.from_numpy(ULP_BY_EXPONENT).to(u.device)[exponent.long()]
-        return ULP_BY_EXPONENT.take(exponent)
+            return torch.from_numpy(ULP_BY_EXPONENT).to(u.device)[
+                (u >> MANTISSA_BITS & 0xFF).long()
+            ]
+        size = u & INFINITY
+        if size.min() <= 7 << 7 or size.max() == INFINITY:  # subnormal or missing ULPs: look up
+            return ULP_BY_EXPONENT.take(size >> MANTISSA_BITS)
+        wide = size.astype(np.int32)  # the float 2^(E-134) has exponent field E - 7
+        wide -= MANTISSA_BITS << MANTISSA_BITS
+        wide <<= 16
+        return wide.view(np.float32)
 
     return _apply(kernel, x, out="float32")
 
@@ -125,12 +129,12 @@ def from_ordinal(o: Array) -> Array:
 
 def neighbour_up(x: Array) -> Array:
     """Pattern of the next larger value: uint16. Infinity and NaN stay; both zeros go to 2^-133."""
-    return _apply(lambda u: _shifted(u, +1), x, out="uint16")
+    return _apply(_up, x, out="uint16")
 
 
 def neighbour_down(x: Array) -> Array:
     """Pattern of the next smaller value: uint16. -infinity and NaN stay; zeros go to -2^-133."""
-    return _apply(lambda u: _shifted(u, -1), x, out="uint16")
+    return _apply(lambda u: _up(u ^ -0x8000) ^ -0x8000, x, out="uint16")
 
 
 def steps(a: Array, b: Array) -> Array:
@@ -146,10 +150,9 @@ def historical_displacement(before: Array, after: Array) -> Array:
     """
 
     def kernel(u: Array, v: Array) -> Array:
-        start = _cast(_view(_cast(u, "int32") << 16, "float32"), "float64")
-        moved = _cast(_view(_cast(v, "int32") << 16, "float32"), "float64") - start
-        unit = _cast(_view(_cast(ulp(u), "float32"), "float32"), "float64")
-        unit = unit * (start != 0)  # zero has no exponent, hence no ULP
+        start = _cast(value(u), "float64")
+        moved = _cast(value(v), "float64") - start
+        unit = _cast(ulp(u), "float64") * (start != 0)  # zero has no exponent, hence no ULP
         unit = unit + (moved == 0)  # staying put is 0, from anywhere
         with np.errstate(divide="ignore"):
             return moved / unit
@@ -169,42 +172,51 @@ def norms(displacement: Array) -> Norms:
     """L1, L2 and Linf of integer displacements (..., D) in steps -> three arrays (...)."""
     displacement = displacement if _is_torch(displacement) else np.asarray(displacement)
     size = abs(_cast(displacement, "int64"))
-    return Norms(size.sum(-1), (_cast(size, "float64") ** 2).sum(-1) ** 0.5, _maximum(size))
+    linf = size.amax(-1) if _is_torch(size) else size.max(-1)
+    return Norms(size.sum(-1), (_cast(size, "float64") ** 2).sum(-1) ** 0.5, linf)
 
 
 # ---------------------------------------------------------------- from float32 to the lattice
 def round_nearest(x: Array) -> Array:
-    """Patterns nearest to float32 x, ties to the even mantissa: uint16. NaN becomes quiet NaN."""
-    return _apply(_nearest, _float32_bits(x), out="uint16")
+    """Patterns nearest to float32 x, ties to the even mantissa: uint16. NaN becomes a quiet NaN.
+
+    torch's own cast, which is the same rule; beyond the largest value it rounds to infinity.
+    """
+    if _is_torch(x):
+        _float32_bits(x)
+        return x.detach().to(torch.bfloat16).view(torch.uint16)
+    patterns = _float32_bits(np.asarray(x, order="C")).view(np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # read-only memory: torch warns, and we only read
+        tensor = torch.from_numpy(patterns)
+    return tensor.to(torch.bfloat16).view(torch.uint16).numpy()
 
 
 def round_stochastic(x: Array, *, rng: np.random.Generator | torch.Generator) -> Array:
     """One of the two patterns round float32 x, the nearer one more often: uint16; the mean is x.
 
     The discarded 16 bits, read as a probability, decide: a uniform 16-bit number is added before
-    they are cut off. Lattice values stay as they are; NaN becomes quiet NaN. A torch tensor takes
+    they are cut off. Lattice values stay as they are; NaN becomes a quiet NaN. A torch tensor takes
     a torch.Generator of its own device, or a NumPy generator (drawn on the host).
     """
     pattern = _float32_bits(x)
+    shape = tuple(pattern.shape)
     if isinstance(rng, torch.Generator):
-        dust = torch.randint(
-            0, 1 << 16, pattern.shape, generator=rng, device=rng.device, dtype=torch.int32
-        )
+        dust = torch.randint(0, 1 << 16, shape, generator=rng, device=rng.device).int()
+        dust = dust.to(pattern.device) if _is_torch(pattern) else dust.cpu().numpy()
     else:
-        count = int(np.prod(tuple(pattern.shape)))
-        dust = np.frombuffer(rng.bytes(2 * count), np.uint16).reshape(tuple(pattern.shape))
-        dust = dust.astype(np.int32)
-    if _is_torch(pattern):
-        dust = torch.as_tensor(dust).to(pattern.device)
-    elif _is_torch(dust):
-        dust = dust.numpy()
+        dust = np.frombuffer(rng.bytes(2 * int(np.prod(shape))), np.uint16).astype(np.int32)
+        dust = dust.reshape(shape)
     return _apply(_stochastic, pattern, dust, out="uint16")
 
 
 # ---------------------------------------------------------------- kernels: int16 or int32 arrays
 def _fold(u: Array) -> Array:
     negative = u >> 15  # 0, or -1 for a set sign bit: int16 shifts are arithmetic
-    return (u ^ (negative & 0x7FFF)) - negative  # two's complement of the lower 15 bits
+    folded = negative & 0x7FFF
+    folded ^= u
+    folded -= negative  # two's complement of the lower 15 bits
+    return folded
 
 
 def _unfold(o: Array) -> Array:
@@ -212,25 +224,23 @@ def _unfold(o: Array) -> Array:
     return (o + negative) ^ (negative & 0x7FFF)
 
 
-def _shifted(u: Array, step: int) -> Array:
-    stays = ((u & 0x7FFF) > INFINITY) | (u == (INFINITY if step > 0 else INFINITY - 0x8000))
-    moved = _unfold(_fold(u) + _cast(~stays, "int16") * step)
-    arrived_from_below = (moved == 0) & (u < 0)  # the last negative value steps up to -0
-    moved = moved ^ (_cast(arrived_from_below, "int16") * -0x8000)
-    return u * stays + moved * ~stays
-
-
-def _nearest(f: Array) -> Array:
-    nan = (f & 0x7FFFFFFF) > 0x7F800000
-    rounded = (f + (0x7FFF + ((f >> 16) & 1))) >> 16  # half minus one, plus one if M is odd
-    return _cast(rounded * ~nan + ((f >> 16 & -0x8000) | QUIET_NAN) * nan, "int16")
+def _up(u: Array) -> Array:
+    moved = u >> 15
+    moved |= 1  # +1 for a clear sign bit, -1 for a set one: towards +infinity
+    moved += u
+    size = u & 0x7FFF
+    if size.min() == 0 or size.max() >= INFINITY:  # blocks with zeros, infinities or NaNs
+        moved = moved - (u == -0x8000) * (moved - 1)  # -0 goes to 2^-133
+        stays = (u == INFINITY) | (size > INFINITY)
+        moved = moved - stays * (moved - u)
+    return moved
 
 
 def _stochastic(f: Array, dust: Array) -> Array:
     nan = (f & 0x7FFFFFFF) > 0x7F800000
     rounded = ((f & 0x7FFFFFFF) + dust) >> 16  # of the magnitude, so both signs are alike
     rounded = rounded | ((f >> 16) & -0x8000)
-    return _cast(rounded * ~nan + ((f >> 16 & -0x8000) | QUIET_NAN) * nan, "int16")
+    return _cast(rounded * ~nan + QUIET_NAN * nan, "int16")
 
 
 # ---------------------------------------------------------------- NumPy and torch alike
@@ -244,12 +254,6 @@ def _cast(x: Array, dtype: str) -> Array:
 
 def _view(x: Array, dtype: str) -> Array:
     return x.view(getattr(torch, dtype)) if _is_torch(x) else x.view(dtype)
-
-
-def _maximum(x: Array) -> Array:
-    if x.shape[-1] == 0:
-        return x.sum(-1)
-    return x.amax(-1) if _is_torch(x) else x.max(-1)
 
 
 def _float32_bits(x: Array) -> Array:

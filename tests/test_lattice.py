@@ -177,12 +177,23 @@ def test_round_nearest_equals_torch_and_ml_dtypes_at_every_edge():
     nan = np.isnan(x)
     ours = lattice.round_nearest(x)
     same_bits(ours[~nan], torch.from_numpy(x).to(torch.bfloat16).view(torch.uint16).numpy()[~nan])
-    with np.errstate(invalid="ignore"):
-        same_bits(ours, x.astype(ml_dtypes.bfloat16).view(np.uint16))  # NaN too: quiet, sign kept
+    same_bits(ours[~nan], x[~nan].astype(ml_dtypes.bfloat16).view(np.uint16))
+    same_bits(ours[nan] & 0x7FC0, np.full(nan.sum(), 0x7FC0))  # quiet, whatever its sign
     random = np.random.default_rng(42).integers(0, 1 << 32, 1 << 20, dtype=np.uint32)
     random = random.view(np.float32)[~np.isnan(random.view(np.float32))]
     theirs = torch.from_numpy(random).to(torch.bfloat16).view(torch.uint16).numpy()
     same_bits(lattice.round_nearest(random), theirs)
+    same_bits(lattice.round_nearest(random[::-3]), theirs[::-3])
+    random.flags.writeable = False
+    same_bits(lattice.round_nearest(random), theirs)
+
+
+def test_the_bit_trick_is_round_to_nearest_even():
+    """The rule written out on bits: half a step, less one, plus one if the mantissa is odd."""
+    x = edge_floats()
+    x = x[~np.isnan(x)]
+    u = x.view(np.uint32).astype(np.uint64)
+    same_bits(lattice.round_nearest(x), (u + 0x7FFF + (u >> 16 & 1)) >> 16)
 
 
 def test_rounding_a_lattice_value_changes_nothing():
@@ -289,6 +300,7 @@ def test_shapes_strides_and_memory_maps(tmp_path):
     same_bits(lattice.ordinal(block.T), expected.T)
     same_bits(lattice.ordinal(block[::-2, 1:, ::3]), expected[::-2, 1:, ::3])
     assert lattice.ordinal(block[:0]).shape == (0, 5, 7)
+    assert lattice.round_nearest(np.float32(1)).shape == () and lattice.value(0x3F80) == 1
     assert lattice.ordinal(0x8005).shape == () and lattice.ordinal(0x8005) == -5
     block.tofile(tmp_path / "rows.bin")
     mapped = np.memmap(tmp_path / "rows.bin", np.uint16, "r", shape=block.shape)
