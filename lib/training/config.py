@@ -1,0 +1,201 @@
+"""One training run as a value: every choice that can change a token's path, with its meaning.
+
+A `Run` is plain (numbers, texts, truth values), so it goes into an artefact's provenance and back.
+The presets are the sources' models; sizes that the sources did not print are marked "ours".
+"""
+
+import dataclasses
+import enum
+from typing import Any
+
+
+class ConfigError(ValueError):
+    """A run says something the engine does not know, or that contradicts itself."""
+
+
+class Init(enum.StrEnum):
+    """How the rows of the embedding and unembedding start."""
+
+    NORMAL = "normal"  # N(0, init_std), drawn in float32, then cast
+    POINT = "point"  # one vector N(0, init_std) for all rows
+    POINT_NOISE = "point+noise"  # the point + N(0, init_noise), added in float32, then cast
+    POINT_NOISE_CAST = "point+noise-cast"  # point and noise are cast first, then added in bf16
+
+
+class Rounding(enum.StrEnum):
+    """How an updated parameter is put on the lattice of `param_dtype`."""
+
+    NEAREST = "nearest"  # ties to even
+    STOCHASTIC = "stochastic"  # up or down with probabilities that keep the mean
+
+
+class Master(enum.StrEnum):
+    """Whether a finer copy of the parameters remembers what the lattice cannot."""
+
+    NONE = "none"
+    FP32 = "fp32"  # float32 master; the model sees it rounded to `param_dtype`
+    LOW16 = "low16"  # the lower 16 bits of a float32; the model sees the upper 16 (truncated)
+
+
+class Schedule(enum.StrEnum):
+    """Learning rate after the warm-up."""
+
+    CONSTANT = "constant"
+    LINEAR = "linear"  # straight down to lr_end * lr at the last step
+    COSINE = "cosine"  # half a cosine down to lr_end * lr
+
+
+class Update(enum.StrEnum):
+    """Whose order of roundings AdamW follows; on the bf16 lattice torch's own three differ."""
+
+    FOR_LOOP = "for-loop"  # every tensor operation is rounded; torch's default on cpu and mps
+    FOREACH = "foreach"  # the same, but factors are rounded to bf16 too: beta2 0.95 -> 0.94921875
+    FUSED = "fused"  # one float32 expression, rounded when stored
+
+
+DTYPES = ("bfloat16", "float32")
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """Everything that decides a run, bit for bit, on one machine (besides the token stream)."""
+
+    # model: a GPT with pre-layer-norm, biases, exact GELU
+    vocab: int = 3988  # rows of the (un)embedding
+    dim: int = 128  # width D of the residual stream
+    layers: int = 4
+    heads: int = 2
+    ff: int = 256  # width of the feed-forward layer
+    seq: int = 128  # tokens a sequence
+    positions: str = "learned"  # "learned" | "none"
+    tied: bool = True  # one matrix for embedding E and unembedding W
+
+    # initialisation
+    init: str = "normal"  # see Init; applies to E and W
+    init_std: float = 0.02  # standard deviation of E and W (nn.Embedding's own default is 1)
+    init_noise: float = 0.0  # standard deviation of the noise round the point
+    hidden_std: float = 0.02  # standard deviation of all other matrices and of positions
+
+    # data
+    batch: int = 8  # sequences a step
+    steps: int = 1000  # optimiser steps
+
+    # optimiser
+    optimizer: str = "adamw"  # "adamw" | "sgd" (without momentum)
+    lr: float = 1e-3  # peak learning rate
+    schedule: str = "constant"  # see Schedule
+    warmup: int = 0  # steps of linear warm-up: step t has lr * t / warmup
+    lr_end: float = 0.0  # final learning rate as a share of lr
+    weight_decay: float = 0.0  # decoupled, applied to every parameter
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    update: str = "for-loop"  # see Update
+
+    # arithmetic
+    param_dtype: str = "bfloat16"  # lattice on which parameters are stored
+    grad_dtype: str = "bfloat16"  # lattice on which gradients are handed to the optimiser
+    state_dtype: str = "bfloat16"  # lattice of Adam's exp_avg and exp_avg_sq
+    compute_dtype: str = "float32"  # forward and backward pass
+    rounding: str = "nearest"  # see Rounding
+    master: str = "none"  # see Master
+
+    # machine
+    seed: int = 42  # of initialisation, batches and stochastic rounding
+    threads: int = 1  # results depend on it: sums are split differently
+    device: str = "cpu"  # "cpu" | "cuda" | "mps" | "auto"
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            value, kind = getattr(self, field.name), field.type
+            if kind is float and isinstance(value, int) and not isinstance(value, bool):
+                object.__setattr__(self, field.name, float(value))
+            elif not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+                raise ConfigError(f"{field.name} must be {kind.__name__}, got {value!r}")
+            elif kind is str:
+                object.__setattr__(self, field.name, str(value))
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ConfigError(
+                    f"{name} must be one of {', '.join(choices)}; got {getattr(self, name)!r}"
+                )
+        for name in ("vocab", "dim", "layers", "heads", "ff", "seq", "batch", "threads"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.dim % self.heads:
+            raise ConfigError(f"dim {self.dim} is not divisible by {self.heads} heads")
+        if min(self.steps, self.warmup, self.seed) < 0:
+            raise ConfigError("steps, warmup and seed cannot be negative")
+        if self.master != Master.NONE and self.param_dtype != "bfloat16":
+            raise ConfigError("a master copy is for param_dtype='bfloat16'; float32 is its own")
+        if self.rounding == Rounding.STOCHASTIC and self.master != Master.NONE:
+            raise ConfigError("stochastic rounding replaces a master copy: use one of them")
+        if self.mixed and self.update == Update.FUSED:
+            raise ConfigError("update='fused' is torch's kernel for one dtype throughout")
+        if self.rounding == Rounding.STOCHASTIC and self.param_dtype != "bfloat16":
+            raise ConfigError("stochastic rounding needs param_dtype='bfloat16'")
+
+    @property
+    def mixed(self) -> bool:
+        """Whether the optimiser works on more than one lattice (or with a master copy)."""
+        one = self.param_dtype == self.grad_dtype == self.state_dtype
+        return not one or self.master != Master.NONE or self.rounding != Rounding.NEAREST
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one attention head."""
+        return self.dim // self.heads
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Predicted tokens a step: batch * seq."""
+        return self.batch * self.seq
+
+    def replace(self, **changes: Any) -> "Run":
+        """This run with some fields changed. Raises ConfigError on unknown names."""
+        return from_dict({**dataclasses.asdict(self), **changes})
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain name -> value, for provenance and artefact parameters."""
+        return dataclasses.asdict(self)
+
+
+CHOICES = {
+    "positions": ("learned", "none"),
+    "init": tuple(Init),
+    "optimizer": ("adamw", "sgd"),
+    "schedule": tuple(Schedule),
+    "update": tuple(Update),
+    "param_dtype": DTYPES,
+    "grad_dtype": DTYPES,
+    "state_dtype": DTYPES,
+    "compute_dtype": DTYPES,
+    "rounding": tuple(Rounding),
+    "master": tuple(Master),
+    "device": ("cpu", "cuda", "mps", "auto"),
+}
+
+
+def from_dict(values: dict[str, Any]) -> Run:
+    """A Run from plain values. Raises ConfigError naming unknown fields and the known ones."""
+    known = [field.name for field in dataclasses.fields(Run)]
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        raise ConfigError(f"unknown: {', '.join(unknown)}; a run has {', '.join(known)}")
+    return Run(**values)
+
+
+# Everyday arithmetic: all storage on the bf16 lattice, forward and backward in float32.
+# EAGER_BF16 computes in bf16 too: the sources' recipe, model.to(torch.bfloat16).
+LATTICE: dict[str, Any] = {}
+EAGER_BF16 = {"compute_dtype": "bfloat16"}
+FLOAT32 = {"param_dtype": "float32", "grad_dtype": "float32", "state_dtype": "float32"}
+FP32_MASTER = {"master": "fp32", "state_dtype": "float32"}
+LOW16_MASTER = {"master": "low16", "state_dtype": "float32"}
+STOCHASTIC = {"rounding": "stochastic"}
+
+# The sources' models. Printed: vocabulary, dim, layers, heads, seq; FF of Goldilocks only.
+GATSBY = Run(vocab=128, dim=64, layers=2, heads=2, ff=256, batch=8, init="point+noise", lr=1e-3)
+FLANNEL = Run(vocab=10_000, dim=64, layers=2, heads=2, ff=256, batch=32, lr=1e-3)
+GOLDILOCKS = Run(vocab=3988, dim=128, layers=4, heads=2, ff=256, batch=8, lr=3e-4)
+GOLDILOCKS_2560 = GOLDILOCKS.replace(dim=2560, ff=5120)

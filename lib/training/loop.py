@@ -1,0 +1,195 @@
+"""The training loop: one function, everything visible, nothing remembered that is not in `State`.
+
+Batches and stochastic rounding at step t are drawn from generators seeded by (seed, t), so a run
+resumed from a checkpoint goes on bit for bit as if it had never stopped.
+"""
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from lib.training import arithmetic, model, optim
+from lib.training.config import ConfigError, Run
+
+_BATCHES, _ROUNDING = 0, 1  # independent streams of random numbers
+
+
+class Stopped(RuntimeError):
+    """The run was stopped by a signal after a whole step; its checkpoint says where to go on."""
+
+
+class Diverged(RuntimeError):
+    """The loss is no longer finite."""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What an observer sees at step t; step 0 is the initial state (no loss, no gradient).
+
+    `params` are W_t, after the update; `before` is what the forward pass saw, W_(t-1). The
+    tensors are live views: copy what you keep.
+    """
+
+    run: Run
+    step: int
+    loss: float  # nats per token, at W_(t-1); NaN at step 0
+    lr: float
+    params: model.Parameters  # by name, param_dtype, after the update
+    before: model.Parameters  # by name, compute_dtype, before the update
+    grads: model.Parameters  # by name, grad_dtype: what the optimiser was given
+    exp_avg: model.Parameters
+    exp_avg_sq: model.Parameters
+    state: optim.State
+    h: torch.Tensor | None  # (batch, seq, dim) last hidden states; None at step 0
+    targets: torch.Tensor | None  # (batch, seq) wanted ids
+
+
+Observer = Callable[[Moment], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished run: loss before each update (steps,) float32 in nats, and the last state."""
+
+    losses: np.ndarray
+    state: optim.State
+
+
+def train(
+    run: Run,
+    stream: np.ndarray,
+    *,
+    observers: Sequence[Observer] = (),
+    resume: tuple[optim.State, np.ndarray] | None = None,
+    save: Callable[[optim.State, np.ndarray], None] | None = None,
+    save_every: int = 0,
+    label: str = "training",
+) -> Outcome:
+    """Train on a token stream (tokens,) of integers; observers are called at step 0 and after each.
+
+    `resume` is (state, losses so far); `save(state, losses)` is called every `save_every` steps and
+    when SIGINT or SIGTERM ask to stop, which then raises Stopped. Raises ConfigError if the
+    stream does not fit the run, Diverged if the loss is not finite.
+    """
+    check_stream(run, stream)
+    device = arithmetic.device(run.device)
+    grid, compute = arithmetic.dtype(run.grad_dtype), arithmetic.dtype(run.compute_dtype)
+    with _threads(run.threads), _stop_on_signal() as asked:
+        state, losses = resume or (optim.start(run, model.initialise(run).to(device)), None)
+        record = np.full(run.steps, np.nan, np.float32)
+        if losses is not None:
+            record[: state.step] = losses[: state.step]
+        # the model computes in `work` and its gradients gather in `sums`, both flat
+        work = torch.empty(model.count(run), dtype=compute, device=device).copy_(state.param)
+        sums = torch.zeros_like(work)
+        named, gradients = model.views(work, run), model.views(sums, run)
+        for name, tensor in named.items():
+            tensor.requires_grad_().grad = gradients[name]
+        given = sums if grid == compute else torch.zeros_like(sums, dtype=grid)
+        fixed = {
+            "run": run,
+            "state": state,
+            "params": model.views(state.param, run),
+            "before": {name: tensor.detach() for name, tensor in named.items()},
+            "grads": model.views(given, run),
+            "exp_avg": model.views(state.exp_avg, run),
+            "exp_avg_sq": model.views(state.exp_avg_sq, run),
+        }
+        if state.step == 0:
+            for observe in observers:
+                observe(Moment(step=0, loss=float("nan"), lr=0.0, h=None, targets=None, **fixed))
+
+        bar = tqdm(total=run.steps, initial=state.step, desc=label, disable=None, unit="step")
+        for step in range(state.step + 1, run.steps + 1):
+            tokens, targets = batch(stream, run, step)
+            tokens, targets = tokens.to(device), targets.to(device)
+            sums.zero_()
+            h = model.hidden(named, tokens, run)
+            loss = model.loss(h.flatten(0, 1), named["W"], targets.flatten())
+            loss.backward()
+            if given is not sums:
+                given.copy_(sums)
+            record[step - 1] = value = loss.item()
+            if not np.isfinite(value):
+                raise Diverged(f"the loss is {value} at step {step}: lower lr (now {run.lr:g})")
+            optim.step_(state, given, run, rng=_generator(run, step, _ROUNDING))
+            if observers:
+                moment = Moment(
+                    step=step,
+                    loss=value,
+                    lr=optim.learning_rate(run, step),
+                    h=h.detach(),
+                    targets=targets,
+                    **fixed,
+                )
+                for observe in observers:
+                    observe(moment)
+            with torch.no_grad():
+                work.copy_(state.param)
+            bar.update()
+            if step % 20 == 0:
+                bar.set_postfix(loss=f"{value:.3f}", refresh=False)
+            stopping = bool(asked)
+            if save and (stopping or (save_every and step % save_every == 0)):
+                save(state, record[:step])
+            if stopping and step < run.steps:
+                bar.close()
+                raise Stopped(f"stopped after step {step} of {run.steps}; run again to go on")
+        bar.close()
+    return Outcome(record, state)
+
+
+def batch(stream: np.ndarray, run: Run, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Inputs and targets of step `step`: two (batch, seq) int64, windows at random places."""
+    rng = _generator(run, step, _BATCHES)
+    starts = rng.integers(0, len(stream) - run.seq, run.batch)
+    windows = stream[starts[:, None] + np.arange(run.seq + 1)].astype(np.int64)
+    return torch.from_numpy(windows[:, :-1].copy()), torch.from_numpy(windows[:, 1:].copy())
+
+
+def check_stream(run: Run, stream: np.ndarray) -> None:
+    """Raises ConfigError if the stream is no 1-D integer array, too short, or out of vocabulary."""
+    if stream.ndim != 1 or stream.dtype.kind not in "ui":
+        raise ConfigError(f"the stream must be 1-D integers, got {stream.dtype} {stream.shape}")
+    if len(stream) <= run.seq:
+        raise ConfigError(f"the stream has {len(stream)} tokens; seq={run.seq} needs more")
+    if int(stream.min()) < 0 or int(stream.max()) >= run.vocab:
+        raise ConfigError(
+            f"the stream has ids {stream.min()}..{stream.max()}; vocab is {run.vocab}"
+        )
+
+
+def _generator(run: Run, step: int, purpose: int) -> np.random.Generator:
+    return np.random.default_rng([run.seed, purpose, step])
+
+
+@contextlib.contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def _stop_on_signal() -> Iterator[list[int]]:
+    """A list that fills when SIGINT or SIGTERM ask to stop (main thread only)."""
+    asked: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+    kinds = (signal.SIGINT, signal.SIGTERM)
+    before = {kind: signal.signal(kind, lambda number, _: asked.append(number)) for kind in kinds}
+    try:
+        yield asked
+    finally:
+        for kind, handler in before.items():
+            signal.signal(kind, handler)

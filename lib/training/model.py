@@ -1,0 +1,167 @@
+"""The model: a small GPT as functions over a dictionary of named parameters.
+
+Pre-layer-norm blocks with biases, causal attention, exact GELU, a final layer norm; embedding E
+and unembedding W are one matrix when tied. All parameters lie in one flat buffer, in the order of
+`shapes`, so the optimiser is one pass and a checkpoint one tensor.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+
+from lib.training.config import Init, Run
+
+CHUNK = 64  # rows of logits at a time: 64 x 4,000 float32 (1 MB) stay in the processor's cache
+
+Parameters = dict[str, torch.Tensor]
+
+
+def shapes(run: Run) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of every parameter, W (the unembedding) first."""
+    d, f = run.dim, run.ff
+    named: dict[str, tuple[int, ...]] = {"W": (run.vocab, d)}
+    if not run.tied:
+        named["E"] = (run.vocab, d)
+    if run.positions == "learned":
+        named["positions"] = (run.seq, d)
+    for i in range(run.layers):
+        named |= {
+            f"{i}.norm1.weight": (d,),
+            f"{i}.norm1.bias": (d,),
+            f"{i}.qkv.weight": (3 * d, d),
+            f"{i}.qkv.bias": (3 * d,),
+            f"{i}.out.weight": (d, d),
+            f"{i}.out.bias": (d,),
+            f"{i}.norm2.weight": (d,),
+            f"{i}.norm2.bias": (d,),
+            f"{i}.up.weight": (f, d),
+            f"{i}.up.bias": (f,),
+            f"{i}.down.weight": (d, f),
+            f"{i}.down.bias": (d,),
+        }
+    return named | {"norm.weight": (d,), "norm.bias": (d,)}
+
+
+def count(run: Run) -> int:
+    """Number of parameters."""
+    return sum(math.prod(shape) for shape in shapes(run).values())
+
+
+def views(flat: torch.Tensor, run: Run) -> Parameters:
+    """Named views into a flat buffer (parameters,), no copy."""
+    named, start = {}, 0
+    for name, shape in shapes(run).items():
+        size = math.prod(shape)
+        named[name] = flat[start : start + size].view(shape)
+        start += size
+    if start != flat.numel():
+        raise ValueError(f"the buffer holds {flat.numel():,} numbers; this run has {start:,}")
+    return named
+
+
+def initialise(run: Run) -> torch.Tensor:
+    """Initial parameters, flat float32 (parameters,), drawn in the order of `shapes`.
+
+    E and W by `run.init` and `run.init_std`, other matrices and positions N(0, hidden_std), layer
+    norms one and zero, biases zero. Not yet on the lattice, but for Init.POINT_NOISE_CAST.
+    """
+    generator = torch.Generator().manual_seed(run.seed)
+    flat = torch.zeros(count(run))
+    for name, tensor in views(flat, run).items():
+        if name in ("W", "E"):
+            tensor.copy_(_rows(run, generator))
+        elif "norm" in name and name.endswith("weight"):
+            tensor.fill_(1.0)
+        elif not name.endswith("bias"):
+            tensor.normal_(0.0, run.hidden_std, generator=generator)
+    return flat
+
+
+def _rows(run: Run, generator: torch.Generator) -> torch.Tensor:
+    if run.init == Init.NORMAL:
+        return torch.empty(run.vocab, run.dim).normal_(0.0, run.init_std, generator=generator)
+    point = torch.empty(run.dim).normal_(0.0, run.init_std, generator=generator)
+    noise = torch.empty(run.vocab, run.dim).normal_(0.0, run.init_noise, generator=generator)
+    if run.init == Init.POINT:
+        return point.expand(run.vocab, -1)
+    if run.init == Init.POINT_NOISE:
+        return point + noise
+    return (point.bfloat16() + noise.bfloat16()).float()
+
+
+def hidden(named: Parameters, tokens: torch.Tensor, run: Run) -> torch.Tensor:
+    """Last hidden states h: (batch, seq, dim) in the parameters' dtype, from ids (batch, seq)."""
+    batch, seq = tokens.shape
+    x = F.embedding(tokens, named["W" if run.tied else "E"])
+    if run.positions == "learned":
+        x = x + named["positions"][:seq]
+    for i in range(run.layers):
+        y = _norm(x, named, f"{i}.norm1")
+        qkv = _linear(y, named, f"{i}.qkv").view(batch, seq, 3, run.heads, run.head_dim)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x = x + _linear(y.transpose(1, 2).reshape(batch, seq, run.dim), named, f"{i}.out")
+        y = F.gelu(_linear(_norm(x, named, f"{i}.norm2"), named, f"{i}.up"))
+        x = x + _linear(y, named, f"{i}.down")
+    return _norm(x, named, "norm")
+
+
+def _norm(x: torch.Tensor, named: Parameters, name: str) -> torch.Tensor:
+    return F.layer_norm(x, x.shape[-1:], named[f"{name}.weight"], named[f"{name}.bias"])
+
+
+def _linear(x: torch.Tensor, named: Parameters, name: str) -> torch.Tensor:
+    return F.linear(x, named[f"{name}.weight"], named[f"{name}.bias"])
+
+
+def loss(h: torch.Tensor, W: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Mean cross-entropy in nats, scalar: h (tokens, dim), W (vocab, dim), targets (tokens,).
+
+    In float32 logits are made, used and forgotten chunk by chunk; in bf16 all at once, as the
+    sources' code does.
+    """
+    if h.dtype == torch.float32:
+        return ChunkedCrossEntropy.apply(h, W, targets)
+    return F.cross_entropy(F.linear(h, W), targets)
+
+
+class ChunkedCrossEntropy(torch.autograd.Function):
+    """Cross-entropy of softmax(h W^T), with both gradients made in the forward pass.
+
+    dL/dh = (p - y) W / n and dL/dW_i = sum_n (p_ni - y_ni) h_n / n; the logits (tokens, vocab) are
+    never all in memory.
+    """
+
+    @staticmethod
+    def forward(ctx, h: torch.Tensor, W: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        n = len(h)
+        total = h.new_zeros(())
+        grad_h, grad_W = torch.empty_like(h), torch.zeros_like(W)
+        buffer = h.new_empty(min(CHUNK, n), len(W))
+        for start in range(0, n, CHUNK):
+            rows, wanted = h[start : start + CHUNK], targets[start : start + CHUNK, None]
+            p = torch.mm(rows, W.T, out=buffer[: len(rows)])
+            highest, chosen = p.amax(1), p.gather(1, wanted)[:, 0]
+            torch.softmax(p, 1, out=p)
+            # log sum exp = highest logit - log of its probability, which is at least 1 / vocab
+            total += (highest - p.amax(1).log() - chosen).sum()
+            p.scatter_add_(1, wanted, p.new_full(wanted.shape, -1.0))
+            torch.mm(p, W, out=grad_h[start : start + CHUNK])
+            grad_W.addmm_(p.T, rows)
+        ctx.save_for_backward(grad_h.div_(n), grad_W.div_(n))
+        return total / n
+
+    @staticmethod
+    def backward(ctx, upstream: torch.Tensor):
+        grad_h, grad_W = ctx.saved_tensors
+        return grad_h * upstream, grad_W * upstream, None
+
+
+@torch.no_grad()
+def probabilities(h: torch.Tensor, W: torch.Tensor) -> torch.Tensor:
+    """Mean probability of every token over positions: (vocab,), from h (tokens, dim)."""
+    mean = W.new_zeros(len(W))
+    for rows in h.split(CHUNK):
+        mean += torch.softmax(F.linear(rows, W), 1).sum(0)
+    return mean / len(h)

@@ -1,0 +1,232 @@
+"""The engine: gradients, reproducibility, resuming, and the sources' recipe as a special case."""
+
+import os
+import signal
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from lib.training import loop, model
+from lib.training.config import (
+    EAGER_BF16,
+    FP32_MASTER,
+    GOLDILOCKS,
+    LOW16_MASTER,
+    STOCHASTIC,
+    ConfigError,
+    Run,
+    from_dict,
+)
+
+TINY = Run(vocab=50, dim=16, layers=2, heads=2, ff=32, seq=16, batch=4, steps=6)
+DEAD = 20  # ids 30..49 never occur
+
+
+@pytest.fixture(scope="module")
+def stream() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, TINY.vocab - DEAD, 2000).astype(np.uint16)
+
+
+def test_goldilocks_has_the_printed_size():
+    assert model.count(GOLDILOCKS) == 1_057_024
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"lr": "fast"}, {"dim": 15}, {"vocab": 0}, {"steps": True}, {"rounding": "up"},
+        {"master": "fp32", "rounding": "stochastic"}, {"master": "fp32", "param_dtype": "float32"},
+        {"nonsense": 1},
+    ],
+)  # fmt: skip
+def test_a_run_that_makes_no_sense_is_refused(wrong):
+    with pytest.raises(ConfigError):
+        TINY.replace(**wrong)
+
+
+def test_a_run_is_plain():
+    import json
+
+    assert from_dict(json.loads(json.dumps(TINY.as_dict()))) == TINY
+
+
+@pytest.mark.parametrize(
+    "bad", [np.zeros(5, np.uint16), np.full(100, 50, np.uint16), np.zeros((9, 9), np.int64),
+            np.zeros(100, np.float32)],
+)  # fmt: skip
+def test_a_stream_that_does_not_fit_is_refused(bad):
+    with pytest.raises(ConfigError):
+        loop.train(TINY, bad)
+
+
+@pytest.mark.parametrize("tokens", [1, 63, 64, 200])
+def test_chunked_cross_entropy_is_cross_entropy(tokens):
+    generator = torch.Generator().manual_seed(0)
+    h = torch.randn(tokens, 16, generator=generator, requires_grad=True)
+    W = torch.randn(50, 16, generator=generator, requires_grad=True)
+    targets = torch.randint(0, 50, (tokens,), generator=generator)
+    ours = model.loss(h, W, targets)
+    ours.backward()
+    grads = h.grad.clone(), W.grad.clone()
+    h.grad = W.grad = None
+    exact = F.cross_entropy(F.linear(h.double(), W.double()), targets)
+    exact.backward()
+    assert ours.item() == pytest.approx(exact.item(), rel=1e-6)
+    torch.testing.assert_close(grads[0], h.grad, rtol=1e-4, atol=1e-8)
+    torch.testing.assert_close(grads[1], W.grad, rtol=1e-4, atol=1e-8)
+
+
+def test_cross_entropy_survives_a_hopeless_token():
+    """N(0,1) rows give logits of hundreds: the probability underflows, the loss must not."""
+    h, W = torch.full((3, 4), 100.0), torch.tensor([[1.0] * 4, [-1.0] * 4])
+    assert model.loss(h, W, torch.tensor([1, 1, 1])).item() == pytest.approx(800.0)
+
+
+def test_gradient_identity(stream):
+    """dL/dW_i = mean over positions of p_i h for a token that never occurs as input or target."""
+    run = TINY.replace(steps=1, tied=True, param_dtype="float32", grad_dtype="float32",
+                       state_dtype="float32")  # fmt: skip
+    seen = []
+
+    def observe(moment):
+        if moment.step:
+            h = moment.h.flatten(0, 1).double()
+            p = torch.softmax(h @ moment.before["W"].double().T, 1)
+            seen.append((p[:, 30:].T @ h / len(h), moment.grads["W"][30:].double().clone()))
+
+    loop.train(run, stream, observers=[observe])
+    expected, measured = seen[0]
+    assert measured.abs().max() > 0
+    torch.testing.assert_close(measured, expected, rtol=1e-4, atol=1e-9)
+
+
+def test_dead_input_rows_of_an_untied_model_never_move(stream):
+    run = TINY.replace(tied=False, lr=1e-2)
+    first = model.views(model.initialise(run), run)["E"].bfloat16()
+    state = loop.train(run, stream).state
+    last = model.views(state.param, run)
+    assert torch.equal(first[30:], last["E"][30:])
+    assert not torch.equal(first[:30], last["E"][:30])
+    assert not torch.equal(
+        model.views(model.initialise(run), run)["W"][30:].bfloat16(), last["W"][30:]
+    )
+
+
+@pytest.mark.parametrize("arithmetic", [{}, FP32_MASTER, {"compute_dtype": "bfloat16"}])
+def test_identical_dead_rows_stay_identical(stream, arithmetic):
+    run = TINY.replace(init="point", lr=1e-2, steps=20, **arithmetic)
+    W = model.views(loop.train(run, stream).state.param, run)["W"]
+    assert len(W[30:].float().unique(dim=0)) == 1
+    assert len(W.float().unique(dim=0)) > 20
+
+
+@pytest.mark.parametrize("arithmetic", [{}, FP32_MASTER, LOW16_MASTER, STOCHASTIC, EAGER_BF16])
+def test_two_runs_are_bitwise_equal_and_so_is_a_resumed_one(stream, arithmetic):
+    run = TINY.replace(lr=1e-2, schedule="cosine", weight_decay=0.1, **arithmetic)
+    kept = {}
+
+    def save(state, losses):
+        state = type(state)(state.step, **{k: v.clone() for k, v in state.tensors().items()})
+        kept[state.step] = (state, losses.copy())
+
+    once, again = loop.train(run, stream), loop.train(run, stream, save=save, save_every=2)
+    assert sorted(kept) == [2, 4, 6]
+    resumed = loop.train(run, stream, resume=kept[4])
+    for other in (again, resumed):
+        np.testing.assert_array_equal(once.losses, other.losses)
+        for name, tensor in once.state.tensors().items():
+            assert torch.equal(tensor, other.state.tensors()[name]), name
+
+
+def test_seeds_differ(stream):
+    a, b = (loop.train(TINY.replace(seed=seed), stream).losses for seed in (1, 2))
+    assert not np.array_equal(a, b)
+
+
+def test_a_signal_stops_after_a_whole_step_and_the_run_goes_on(stream):
+    saved = []
+
+    def interrupt(moment):
+        if moment.step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(loop.Stopped, match="step 3 of 6"):
+        loop.train(
+            TINY, stream, observers=[interrupt], save=lambda s, r: saved.append((s, r.copy()))
+        )
+    assert saved[-1][0].step == 3
+    whole, rest = loop.train(TINY, stream), loop.train(TINY, stream, resume=saved[-1])
+    np.testing.assert_array_equal(whole.losses, rest.losses)
+    assert torch.equal(whole.state.param, rest.state.param)
+
+
+def test_divergence_is_named(stream):
+    with pytest.raises(loop.Diverged, match="lower lr"):
+        loop.train(TINY.replace(optimizer="sgd", lr=1e30, param_dtype="float32"), stream)
+
+
+class Peer(torch.nn.Module):
+    """The sources' recipe as one writes it: a module, model.to(bfloat16), torch.optim.AdamW."""
+
+    def __init__(self, run: Run):
+        super().__init__()
+        nn, d = torch.nn, run.dim
+        self.run = run
+        self.W, self.positions = nn.Embedding(run.vocab, d), nn.Embedding(run.seq, d)
+        self.blocks = nn.ModuleList(
+            nn.ModuleDict(
+                {
+                    "norm1": nn.LayerNorm(d), "qkv": nn.Linear(d, 3 * d), "out": nn.Linear(d, d),
+                    "norm2": nn.LayerNorm(d), "up": nn.Linear(d, run.ff), "down": nn.Linear(run.ff, d),
+                }
+            )
+            for _ in range(run.layers)
+        )  # fmt: skip
+        self.norm = nn.LayerNorm(d)
+
+    def forward(self, tokens, targets):
+        b, s = tokens.shape
+        x = self.W(tokens) + self.positions.weight[:s]
+        for block in self.blocks:
+            q, k, v = block["qkv"](block["norm1"](x)).chunk(3, -1)
+            q, k, v = (t.view(b, s, self.run.heads, -1).transpose(1, 2) for t in (q, k, v))
+            y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+            x = x + block["out"](y.transpose(1, 2).reshape(b, s, -1))
+            x = x + block["down"](F.gelu(block["up"](block["norm2"](x))))
+        logits = F.linear(self.norm(x), self.W.weight)
+        return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+
+    def load(self, named):
+        for name, parameter in self.named_parameters():
+            parameter.data.copy_(named[name.removeprefix("blocks.").replace("W.weight", "W")
+                                      .replace("positions.weight", "positions")])  # fmt: skip
+        return self
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_the_engine_is_the_sources_recipe(stream, dtype):
+    """Eager `.to(dtype)` + torch.optim.AdamW + F.cross_entropy: equal bit for bit in bf16."""
+    run = TINY.replace(lr=1e-2, weight_decay=0.1, param_dtype=dtype, grad_dtype=dtype,
+                       state_dtype=dtype, compute_dtype=dtype)  # fmt: skip
+    grid = getattr(torch, dtype)
+    peer = Peer(run).load(model.views(model.initialise(run), run)).to(grid)
+    adamw = torch.optim.AdamW(
+        peer.parameters(), lr=run.lr, weight_decay=run.weight_decay, foreach=False
+    )
+    losses = []
+    for step in range(1, run.steps + 1):
+        adamw.zero_grad()
+        value = peer(*loop.batch(stream, run, step))
+        value.backward()
+        adamw.step()
+        losses.append(value.item())
+    ours = loop.train(run, stream)
+    W = model.views(ours.state.param, run)["W"]
+    if dtype == "bfloat16":
+        np.testing.assert_array_equal(ours.losses, np.float32(losses))
+        assert torch.equal(W, peer.W.weight)
+    else:  # sums are taken in another order
+        np.testing.assert_allclose(ours.losses, losses, rtol=1e-5)
+        torch.testing.assert_close(W, peer.W.weight.detach(), rtol=1e-2, atol=1e-4)
