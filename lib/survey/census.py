@@ -10,12 +10,13 @@ the digest makes it fast, the comparison makes it exact.
 """
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from tqdm.auto import tqdm
 
+from lib import progress
 from lib.specimens.errors import SpecimenError
 from lib.specimens.specimen import Specimen
 
@@ -144,10 +145,14 @@ def _sharing(words: np.ndarray) -> np.ndarray:
 def _digests(raw: np.ndarray, ids: np.ndarray) -> np.ndarray:
     """(len(ids),) 16-byte voids: BLAKE2b of each whole row."""
     out = np.empty((len(ids), 16), dtype=np.uint8)
-    bar = tqdm(ids, desc="census", unit="row", disable=len(ids) < 100_000 or None)
-    for at, row in enumerate(bar):
+    for at, row in enumerate(_slow(ids)):
         out[at] = np.frombuffer(hashlib.blake2b(raw[row], digest_size=16).digest(), np.uint8)
     return out.view("V16")[:, 0] if len(ids) else np.empty(0, "V16")
+
+
+def _slow(ids: np.ndarray) -> Iterable[int]:
+    """The ids, under a progress bar where there are enough of them to take a second."""
+    return progress.bar(ids, desc="census", unit="row") if len(ids) > 100_000 else ids
 
 
 def _equal(raw: np.ndarray, left: np.ndarray, right: np.ndarray, block_bytes: int) -> np.ndarray:
