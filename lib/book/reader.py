@@ -90,9 +90,10 @@ def split_blocks(body: str, path: Path, first_line: int = 1) -> list[Block]:
     fence, in_cell = "", False
 
     def flush(kind: str, line: int) -> None:
+        blank = next((i for i, text in enumerate(buffer) if text), 0)  # lines that strip takes off
         source = "\n".join(buffer).strip("\n")
         if source.strip() or kind == "code":
-            blocks.append(Block(kind, source, line))
+            blocks.append(Block(kind, source, line + blank))
         buffer.clear()
 
     for number, line in enumerate(body.splitlines(), start=first_line):
