@@ -12,7 +12,6 @@ trajectories as HDF5. Nothing is ever unpickled.
 import dataclasses
 import errno
 import json
-import os
 import platform
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -25,7 +24,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from lib import digests, paths
+from lib import digests, files, paths
 
 FORMAT = 1  # raised when the layout of artefact files changes
 DIGEST_CHARACTERS = 16  # of the hexadecimal SHA-256, in file names
@@ -142,23 +141,6 @@ def every() -> list[Path]:
     return sorted(p for p in paths.ARTIFACTS.rglob("*") if p.suffix in kinds and p.name[0] != ".")
 
 
-def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Call `write(temporary)` and put the result at `path` in one step, flushed to disk.
-
-    On any error the temporary file is removed and `path` is left as it was. Raises ArtifactError
-    if the disk refuses (full, read-only).
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}-{os.getpid()}{path.suffix}")
-    try:
-        write(temporary)
-        _replace(temporary, path)
-    except OSError as error:
-        raise _unwritable(path, error) from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 # ----------------------------------------------------------------------------- identity
 
 
@@ -228,7 +210,7 @@ def _make(recipe: Recipe, params: dict, identity: dict, digest: str, path: Path)
         if not recipe.resumable:
             partial.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            raise _unwritable(path, error) from error
+            raise files.unwritable(path, error) from error
         raise
     provenance = identity | {
         "chapter": recipe.chapter,
@@ -240,15 +222,15 @@ def _make(recipe: Recipe, params: dict, identity: dict, digest: str, path: Path)
     try:
         if recipe.suffix == ".h5":
             provenance["content"] = digests.of_file(partial)
-            write_atomically(_sidecar(path), lambda p: p.write_text(json.dumps(provenance)))
+            files.write_atomically(_sidecar(path), lambda p: p.write_text(json.dumps(provenance)))
         else:
             provenance["content"] = digests.of_arrays(tensors)
             metadata = {"provenance": json.dumps(provenance, sort_keys=True)}
             safetensors.numpy.save_file(tensors, partial, metadata=metadata)
-        _replace(partial, path)
+        files.replace(partial, path)
     except OSError as error:
         partial.unlink(missing_ok=True)
-        raise _unwritable(path, error) from error
+        raise files.unwritable(path, error) from error
     return _open(path, digest)
 
 
@@ -264,17 +246,6 @@ def _as_numpy(value: Any) -> np.ndarray:
     if array.dtype.hasobject:
         raise ArtifactError("an artefact holds arrays of numbers, not Python objects")
     return array if array.flags.c_contiguous else array.copy()
-
-
-def _replace(temporary: Path, path: Path) -> None:
-    with temporary.open("rb+") as file:
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
-def _unwritable(path: Path, error: OSError) -> ArtifactError:
-    reason = error.strerror or error
-    return ArtifactError(f"cannot write {path}: {reason}; free some space or mend the folder")
 
 
 def _sidecar(path: Path) -> Path:

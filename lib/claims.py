@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 from IPython.display import Markdown
 
-from lib import artifacts, paths, plots
+from lib import files, paths, plots
 
 
 class Verdict(enum.Enum):
@@ -102,7 +102,7 @@ def settle(id: str, measured: Any, *, setting: str = "", verdict: Verdict | None
     found = verdict or evaluate(claims[id], measured)
     record = {"id": id, "verdict": found.value, "measured": _plain(measured), "setting": setting}
     text = json.dumps(record, sort_keys=True, ensure_ascii=False)
-    artifacts.write_atomically(paths.VERDICTS / f"{id}.json", lambda p: p.write_text(text))
+    files.write_atomically(paths.VERDICTS / f"{id}.json", lambda p: p.write_text(text))
     return found
 
 

@@ -1,4 +1,4 @@
-"""Digests: what a parameter set, a source tree, a file or a set of arrays *is*, in 64 characters."""
+"""Digests: what parameters, a source tree, a file or arrays *are*, in 64 characters."""
 
 import dataclasses
 import enum
@@ -35,7 +35,7 @@ def plain(value: Any) -> Any:
 
 
 def of_value(value: Any) -> str:
-    """SHA-256 (hex) of the canonical JSON of a plain value. Raises DigestError on NaN and infinity."""
+    """SHA-256 (hex) of a plain value's canonical JSON. Raises DigestError on NaN and infinity."""
     try:
         text = json.dumps(plain(value), sort_keys=True, allow_nan=False)
     except ValueError as error:

@@ -19,7 +19,7 @@ import yaml
 from nbformat import NotebookNode
 from traitlets.config import Config
 
-from lib import artifacts, digests, paths, progress, scale
+from lib import digests, files, paths, progress, scale
 from lib.book import reader
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")  # colours in tracebacks
@@ -185,7 +185,7 @@ def run(
         "key": digest,
     }
     reader.fill(executed)
-    artifacts.write_atomically(output, lambda path: nbformat.write(executed, path))
+    files.write_atomically(output, lambda path: nbformat.write(executed, path))
     return output
 
 
@@ -208,5 +208,5 @@ def export(source: Path, output: Path) -> Path:
     for cell in chapter.notebook.cells:
         if cell.cell_type == "code":
             ast.parse(cell.source)  # a broken cell is refused here, not in the reader's kernel
-    artifacts.write_atomically(Path(output), lambda path: nbformat.write(chapter.notebook, path))
+    files.write_atomically(Path(output), lambda path: nbformat.write(chapter.notebook, path))
     return Path(output)

@@ -1,0 +1,40 @@
+"""Files that are whole or not there: written to a temporary name, flushed, renamed."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+class FileError(RuntimeError):
+    """The disk refuses a file; the message names the file and the mend."""
+
+
+def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
+    """Call `write(temporary)` and put the result at `path` in one step, flushed to disk.
+
+    On any error the temporary file is removed and `path` is left as it was. Raises FileError if
+    the disk refuses (full, read-only).
+    """
+    temporary = path.with_name(f".{path.stem}-{os.getpid()}{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(temporary)
+        replace(temporary, path)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def replace(temporary: Path, path: Path) -> None:
+    """Rename a finished file to `path` once its bytes are on the disk."""
+    with temporary.open("rb+") as file:
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def unwritable(path: Path, error: OSError) -> FileError:
+    """The error to raise when `path` cannot be written."""
+    reason = error.strerror or error
+    return FileError(f"cannot write {path}: {reason}; free some space or mend the folder")
