@@ -10,7 +10,8 @@ from lib.book.check.prose import line_at
 LIMIT = 4_000_000  # bytes
 TOP_FOLDERS = ("home", "root", "tmp", "work", "Users", "mnt", "workspace", "private/var")
 MACHINE_PATH = re.compile(
-    rf"(?<![\w.:/~\])}}*-])/(?:{'|'.join(TOP_FOLDERS)})(?=[/\"'`\s),:;]|$)|\b[A-Z]:\\\\?\w",
+    rf"(?<![\w.:/~\])}}*-])/(?:{'|'.join(TOP_FOLDERS)})(?=[/\"'`\s),:;]|$)"
+    r"|\b[A-Z]:\\{1,2}(?:Users|Windows|Program Files|Temp)\b",
     re.MULTILINE,
 )
 HOSTS = (  # in pieces: this file must not name them either

@@ -8,7 +8,7 @@ from lib.book.check.project import Project, dotted
 
 FLOORS = (  # from the ground; a room imports only from the floors below its own
     ("paths",),
-    ("lattice", "digests", "progress", "scale"),
+    ("lattice", "digests", "files", "progress", "scale"),
     ("artifacts", "plots"),
     ("claims",),
     ("tokens",),
