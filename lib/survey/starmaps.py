@@ -1,0 +1,177 @@
+"""Drawings of a sky: maps, globes, telescope fields and a room to walk through.
+
+Naked-eye plots: stars on black, brighter where there are more of them. Every function draws on
+axes that it is given (`plots.sky_axes`) and returns what a colour bar needs.
+"""
+
+import numpy as np
+import plotly.graph_objects as go
+from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection, QuadMesh
+from matplotlib.colors import Colormap, LinearSegmentedColormap, LogNorm
+from matplotlib.colors import to_hex as hexadecimal
+from matplotlib.pyplot import get_cmap
+
+from lib import plots
+from lib.survey.sky import Field, Raster, Sky, orthographic
+
+DIMMEST = 0.22  # of the colour map: darker would not be seen on black
+MARK = plots.PALETTE["sky"]
+
+
+def starlight(colormap: str) -> Colormap:
+    """The colour map without its dark end, so that the loneliest star is seen on black."""
+    shades = get_cmap(colormap)(np.linspace(DIMMEST, 1, 256))
+    return LinearSegmentedColormap.from_list(f"{colormap}-starlight", shades)
+
+
+def brightness(density: np.ndarray) -> LogNorm:
+    """A logarithmic scale for a density: from its 2nd percentile to three times its 90th.
+
+    A cluster of a few stars in a hundred is beyond the end and shines, and does not dim the rest.
+    """
+    low, high = np.percentile(density, [2, 90])
+    high *= 3
+    return LogNorm(max(low, 1e-9), max(high, 2 * low, 1e-8), clip=True)
+
+
+def stars(
+    ax: Axes,
+    x: np.ndarray,
+    y: np.ndarray,
+    density: np.ndarray,
+    *,
+    colormap: str,
+    size: float = 0.4,
+    norm: LogNorm | None = None,
+) -> PathCollection:
+    """All points (x, y), each (n,), coloured by their (n,) density, the densest drawn last.
+
+    `norm`: the scale of brightness, default `brightness(density)`.
+    """
+    norm = norm or brightness(density)
+    order = np.argsort(density, kind="stable")
+    return ax.scatter(
+        x[order], y[order], c=density[order], cmap=starlight(colormap), norm=norm,
+        s=size, lw=0, rasterized=True,
+    )  # fmt: skip
+
+
+def map_of(
+    ax: Axes, sky: Sky, density: np.ndarray, *, colormap: str, size: float = 0.4
+) -> PathCollection:
+    """All stars on axes with a geographic projection (Mollweide: equal areas stay equal)."""
+    lon, lat = np.radians(sky.longitude), np.radians(sky.latitude)
+    graticule(ax)
+    return stars(ax, lon, lat, density, colormap=colormap, size=size)
+
+
+def field_of(ax: Axes, raster: Raster, *, colormap: str) -> QuadMesh:
+    """A density field on axes with a geographic projection, on a logarithmic scale."""
+    low, high = np.percentile(raster.density, [1, 99.9])
+    mesh = ax.pcolormesh(
+        np.radians(raster.longitude), np.radians(raster.latitude), raster.density,
+        cmap=colormap, norm=LogNorm(low, high), rasterized=True,
+    )  # fmt: skip
+    graticule(ax)
+    return mesh
+
+
+def graticule(ax: Axes) -> None:
+    """Meridians every 60 degrees and parallels every 30, with small labels."""
+    ax.set_longitude_grid(60)
+    ax.set_latitude_grid(30)
+    ax.tick_params(labelsize=6.5, colors="#9a9a9a")
+
+
+def globe(
+    ax: Axes, sky: Sky, density: np.ndarray, longitude: float, latitude: float, *, colormap: str
+) -> PathCollection:
+    """The near side of the globe with (longitude, latitude) in the middle of its disc."""
+    east, north, near = orthographic(sky, longitude, latitude)
+    for lat in range(-60, 61, 30):
+        _curve(ax, np.linspace(-180, 180, 361), np.full(361, float(lat)), longitude, latitude)
+    for lon in range(-180, 180, 30):
+        _curve(ax, np.full(181, float(lon)), np.linspace(-90, 90, 181), longitude, latitude)
+    turn = np.linspace(0, 2 * np.pi, 361)
+    ax.plot(np.cos(turn), np.sin(turn), color="#777777", lw=0.8)
+    ax.set(aspect="equal", xlim=(-1.03, 1.03), ylim=(-1.03, 1.03), xticks=[], yticks=[])
+    ax.spines[:].set_visible(False)
+    ax.grid(False)
+    return stars(
+        ax, east[near], north[near], density[near], colormap=colormap, norm=brightness(density)
+    )
+
+
+def _curve(ax: Axes, lon: np.ndarray, lat: np.ndarray, lon0: float, lat0: float) -> None:
+    """A line of the graticule, where it is on the near side."""
+    east, north, near = orthographic(Sky(np.ones_like(lon), lon, lat), lon0, lat0)
+    ax.plot(np.where(near, east, np.nan), north, color="#ffffff", alpha=0.18, lw=0.5, zorder=0)
+
+
+def field_of_view(
+    ax: Axes, field: Field, width: float, density: np.ndarray, *, colormap: str, inner: float = 0
+) -> None:
+    """What a telescope shows, with the frame of the next, narrower field of `inner` degrees."""
+    size = float(np.clip(3000 / max(field.inside.sum(), 1), 0.5, 9))
+    stars(ax, field.east, field.north, density[field.inside], colormap=colormap, size=size)
+    half = np.degrees(np.tan(np.radians(width / 2)))
+    ax.set(aspect="equal", xlim=(-half, half), ylim=(-half, half), xticks=[], yticks=[])
+    ax.grid(False)
+    if inner:
+        edge = np.degrees(np.tan(np.radians(inner / 2)))
+        ax.plot(edge * np.array([-1, 1, 1, -1, -1]), edge * np.array([-1, -1, 1, 1, -1]),
+                color=MARK, lw=0.8)  # fmt: skip
+
+
+def ring(ax: Axes, x: float, y: float, size: float = 14) -> None:
+    """A thin ring round a place, so that a point too small to see can be found."""
+    ax.plot([x], [y], "o", ms=size, mfc="none", mec=MARK, mew=0.9, zorder=5)
+
+
+def thin_out(density: np.ndarray, keep: np.ndarray, most: int, *, seed: int) -> np.ndarray:
+    """Sorted indices of at most `most` rows plus all rows of `keep` (n,) bool.
+
+    A uniform draw: every region keeps its share of the stars, so the picture's densities stay
+    true. Raises ValueError if `density` and `keep` differ in length.
+    """
+    if len(density) != len(keep):
+        raise ValueError(f"{len(density)} densities for {len(keep)} rows")
+    rest = np.flatnonzero(~keep)
+    rng = np.random.default_rng(seed)
+    drawn = rng.choice(rest, size=min(most, len(rest)), replace=False)
+    return np.sort(np.concatenate([drawn, np.flatnonzero(keep)]))
+
+
+def room(
+    points: np.ndarray, density: np.ndarray, dead: np.ndarray, names: list[str], *, colormap: str
+) -> go.Figure:
+    """(n, 3) principal coordinates -> an interactive 3-D sky; `names` (n,) show on hovering.
+
+    Coordinates are rounded to four digits and sent as float32, which keeps the page small.
+    """
+    scale = brightness(density)
+    shades = [[i / 8, hexadecimal(starlight(colormap)(i / 8))] for i in range(9)]
+    figure = go.Figure()
+    groups = [(~dead, "live rows", 1.4, None), (dead, "the dead ball", 5, plots.DEAD)]
+    for chosen, label, size, color in groups:
+        x, z, y = points[chosen].round(4).astype(np.float32).T
+        shade = np.asarray(scale(density[chosen])).round(2).astype(np.float32)
+        marker = {"size": size, "color": color or shade, "line": {"width": 0}}
+        if color is None:
+            marker |= {"colorscale": shades, "cmin": 0, "cmax": 1}
+        figure.add_scatter3d(
+            x=x, y=y, z=z, mode="markers", name=label, marker=marker,
+            text=[name for name, yes in zip(names, chosen, strict=True) if yes],
+            hovertemplate="%{text}<extra></extra>",
+        )  # fmt: skip
+    axis = {"backgroundcolor": plots.SKY, "gridcolor": "#333333", "color": "#bdbdbd"}
+    axis |= {"zeroline": True, "zerolinecolor": "#777777"}
+    titles = {"xaxis": "PC 1", "yaxis": "PC 3", "zaxis": "PC 2"}
+    figure.update_layout(
+        scene={"aspectmode": "data"}
+        | {name: axis | {"title": {"text": title}} for name, title in titles.items()},
+        paper_bgcolor=plots.SKY, font={"color": "#e6e6e6"}, height=620,
+        margin={"l": 0, "r": 0, "t": 0, "b": 0}, legend={"x": 0, "y": 1, "itemsizing": "constant"},
+    )  # fmt: skip
+    return figure
