@@ -143,39 +143,11 @@ def run(
     """Execute one chapter with checked parameters; returns the executed notebook's path.
 
     `digest` (what the result depends on, see `schedule.key`) is stored in the notebook.
-
     Raises ParameterError, reader.ChapterError, or ChapterFailed with the failing cell.
     """
-    import papermill
-    from papermill.exceptions import PapermillExecutionError
-
-    logging.getLogger("papermill").setLevel(logging.ERROR)
     chapter = open_chapter(source)
     parameters = check_parameters(parameters or {}, chapter)
-    output = Path(output) if output else chapter.executed
-    temporary = output.with_name(f".{output.name}-{os.getpid()}.ipynb")
-    temporary.parent.mkdir(parents=True, exist_ok=True)
-    environment = {scale.GIVEN: ",".join(parameters), "PYTHONWARNINGS": "ignore::UserWarning"}
-    if sys.stderr.isatty():
-        environment[progress.TERMINAL] = os.ttyname(sys.stderr.fileno())
-    os.environ.update(environment)
-    try:
-        with TemporaryDirectory(prefix="book-") as sockets:  # short: socket paths have a limit
-            os.environ["JUPYTER_RUNTIME_DIR"] = sockets
-            executed = papermill.execute_notebook(
-                chapter.notebook,
-                str(temporary),
-                parameters=parameters,
-                cwd=str(paths.ROOT),
-                kernel_name="python3",
-                progress_bar={"disable": not sys.stderr.isatty()},
-                config=_kernel_config(),
-                log_output=False,
-            )
-    except PapermillExecutionError as error:
-        raise ChapterFailed(_explain(chapter, error)) from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    executed = _execute(chapter, parameters) if chapter.code else chapter.notebook
     executed.metadata.book = {
         "chapter": chapter.name,
         "kind": chapter.front.get("kind", "page"),
@@ -185,13 +157,42 @@ def run(
         "key": digest,
     }
     reader.fill(executed)
+    output = Path(output) if output else chapter.executed
     files.write_atomically(output, lambda path: nbformat.write(executed, path))
     return output
 
 
-def _kernel_config() -> Config:
-    """Kernels that are spoken to through local sockets: no ports to collide when many start."""
-    return Config({"KernelManager": {"transport": "ipc"}} if os.name == "posix" else {})
+def _execute(chapter: Chapter, parameters: dict[str, Any]) -> NotebookNode:
+    """The chapter's notebook with outputs, run in a kernel of its own from the project's root."""
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    logging.getLogger("papermill").setLevel(logging.ERROR)
+    environment = {scale.GIVEN: ",".join(parameters), "PYTHONWARNINGS": "ignore::UserWarning"}
+    if sys.stderr.isatty():
+        environment[progress.TERMINAL] = os.ttyname(sys.stderr.fileno())
+    os.environ.update(environment)
+    try:
+        with TemporaryDirectory(prefix="book-") as sockets:  # short: socket paths have a limit
+            os.environ["JUPYTER_RUNTIME_DIR"] = sockets
+            return papermill.execute_notebook(
+                chapter.notebook,
+                None,
+                parameters=parameters,
+                cwd=str(paths.ROOT),
+                kernel_name="python3",
+                progress_bar={"disable": not sys.stderr.isatty()},
+                config=_kernel_config(sockets),
+                log_output=False,
+            )
+    except PapermillExecutionError as error:
+        raise ChapterFailed(_explain(chapter, error)) from None
+
+
+def _kernel_config(folder: str) -> Config:
+    """Kernels that are spoken to through sockets in `folder`: no ports that could collide."""
+    socket = {"transport": "ipc", "ip": f"{folder}/kernel"}  # without ip all share one name
+    return Config({"KernelManager": socket} if os.name == "posix" else {})
 
 
 def _explain(chapter: Chapter, error: Any) -> str:
