@@ -10,11 +10,9 @@ trajectories as HDF5. Nothing is ever unpickled.
 """
 
 import dataclasses
-import errno
-import json
-import platform
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,7 +22,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from lib import digests, files, paths
+from lib import digests, files, paths, provenance
 
 FORMAT = 1  # raised when the layout of artefact files changes
 DIGEST_CHARACTERS = 16  # of the hexadecimal SHA-256, in file names
@@ -86,12 +84,12 @@ def cached(recipe: Recipe, params: Mapping[str, Any], inputs: Iterable = ()) -> 
     """The artefact of `recipe` at `params`: read if it is there, else made once.
 
     `inputs` are files (Path) or other artefacts that the maker reads. Two processes asking at once
-    compute once. Raises ArtifactError if it cannot be written; the maker's own errors pass through.
+    compute once. Raises files.FileError if it cannot be written; the maker's own errors pass
+    through.
     """
     params, identity, digest = _identify(recipe, params, inputs)
     path = _path(recipe, digest)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(path.with_name(path.name + ".lock")):
+    with _locked(path):
         if path.exists():
             try:
                 return _open(path, digest)
@@ -186,14 +184,29 @@ def _older(recipe: Recipe, params: Mapping[str, Any]) -> bool:
     """Whether an artefact of the same name and parameters was made from other sources."""
     for path in (paths.ARTIFACTS / recipe.name).glob(f"{recipe.name}-*{recipe.suffix}"):
         try:
-            if _provenance(path)["parameters"] == digests.plain(params):
+            if provenance.read(path)["parameters"] == digests.plain(params):
                 return True
-        except ArtifactError:
+        except provenance.Damaged:
             continue
     return False
 
 
 # ----------------------------------------------------------------------------- making, reading
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the lock of an artefact's file, made with its folder."""
+    lock = filelock.FileLock(path.with_name(path.name + ".lock"))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except OSError as error:
+        raise files.unwritable(path, error) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _make(recipe: Recipe, params: dict, identity: dict, digest: str, path: Path) -> Artifact:
@@ -209,27 +222,29 @@ def _make(recipe: Recipe, params: dict, identity: dict, digest: str, path: Path)
     except Exception as error:
         if not recipe.resumable:
             partial.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        if files.is_full(error):
             raise files.unwritable(path, error) from error
         raise
-    provenance = identity | {
+    made = identity | {
         "chapter": recipe.chapter,
         "digest": digest,
         "seconds": round(time.perf_counter() - started, 3),
         "seed": identity["parameters"].get("seed"),
-        "versions": _versions(),
+        "versions": provenance.versions(),
     }
     try:
         if recipe.suffix == ".h5":
-            provenance["content"] = digests.of_file(partial)
-            files.write_atomically(_sidecar(path), lambda p: p.write_text(json.dumps(provenance)))
+            text = provenance.sealed(made, digests.of_file(partial))
+            files.write_atomically(provenance.beside(path), lambda p: p.write_text(text))
         else:
-            provenance["content"] = digests.of_arrays(tensors)
-            metadata = {"provenance": json.dumps(provenance, sort_keys=True)}
-            safetensors.numpy.save_file(tensors, partial, metadata=metadata)
+            text = provenance.sealed(made, digests.of_arrays(tensors))
+            safetensors.numpy.save_file(tensors, partial, metadata={provenance.KEY: text})
         files.replace(partial, path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
+    except (OSError, safetensors.SafetensorError, files.FileError) as error:
+        if not recipe.resumable:
+            partial.unlink(missing_ok=True)
+        if isinstance(error, files.FileError):
+            raise
         raise files.unwritable(path, error) from error
     return _open(path, digest)
 
@@ -248,39 +263,16 @@ def _as_numpy(value: Any) -> np.ndarray:
     return array if array.flags.c_contiguous else array.copy()
 
 
-def _sidecar(path: Path) -> Path:
-    return path.with_name(path.name + ".json")
-
-
-def _provenance(path: Path) -> dict[str, Any]:
-    try:
-        if path.suffix == ".h5":
-            return json.loads(_sidecar(path).read_text(encoding="utf-8"))
-        with safetensors.safe_open(path, framework="numpy") as file:
-            return json.loads((file.metadata() or {})["provenance"])
-    except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
-        raise ArtifactError(f"{path} is damaged or no artefact of this book ({error})") from error
-
-
 def _open(path: Path, digest: str | None) -> Artifact:
-    provenance = _provenance(path)
-    if digest is not None and provenance.get("digest") != digest:
+    try:
+        made = provenance.read(path)
+        artifact = Artifact(path, made["digest"], made)
+        is_tensors = path.suffix == ".safetensors"
+        content = digests.of_arrays(artifact.tensors) if is_tensors else digests.of_file(path)
+    except (OSError, *provenance.MALFORMED) as error:
+        raise ArtifactError(f"{path} is damaged or no artefact of this book ({error})") from error
+    if digest is not None and artifact.digest != digest:
         raise ArtifactError(f"{path} was made from something else than its name says")
-    artifact = Artifact(path, provenance.get("digest", ""), provenance)
-    is_tensors = path.suffix == ".safetensors"
-    content = digests.of_arrays(artifact.tensors) if is_tensors else digests.of_file(path)
-    if content != provenance.get("content"):
+    if content != made["content"]:
         raise ArtifactError(f"{path} is damaged: its contents do not match their digest")
     return artifact
-
-
-def _versions() -> dict[str, str]:
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = {"python": platform.python_version()}
-    for package in ("torch", "numpy", "safetensors", "h5py", "tokenizers"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found

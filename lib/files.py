@@ -1,9 +1,13 @@
 """Files that are whole or not there: written to a temporary name, flushed, renamed."""
 
+import errno
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the quota, the size of one file
 
 
 class FileError(RuntimeError):
@@ -34,7 +38,20 @@ def replace(temporary: Path, path: Path) -> None:
     temporary.replace(path)
 
 
-def unwritable(path: Path, error: OSError) -> FileError:
+def unwritable(path: Path, error: Exception) -> FileError:
     """The error to raise when `path` cannot be written."""
-    reason = error.strerror or error
+    reason = getattr(error, "strerror", None) or error
     return FileError(f"cannot write {path}: {reason}; free some space or mend the folder")
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Whether `error`, or what led to it, is a disk that is full.
+
+    HDF5 says so with an error of its own when the last bytes are flushed, and the number in words.
+    """
+    while error is not None:
+        said = re.search(r"\berrno = (\d+)", str(error))
+        if getattr(error, "errno", None) in FULL or (said and int(said.group(1)) in FULL):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
