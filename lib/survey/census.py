@@ -84,6 +84,13 @@ class Census:
         """(population,) int64: ids of the hole of this rank (0: the most populous)."""
         return np.flatnonzero(self.group == self.first_ids[hole])
 
+    def every_hole(self) -> list[tuple[int, np.ndarray]]:
+        """(population, (population,) ids ascending) of each hole, in one pass over the rows."""
+        order = np.argsort(self.group, kind="stable")
+        starts = np.searchsorted(self.group[order], self.first_ids)
+        pairs = zip(self.populations.tolist(), starts.tolist(), strict=True)
+        return [(n, order[start : start + n]) for n, start in pairs]
+
     def within(self, ids: np.ndarray) -> "Census":
         """The census of the rows `ids` alone; groups keep the ids' order, not their numbers."""
         _, first, inverse = np.unique(self.group[ids], return_index=True, return_inverse=True)
