@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 from IPython.display import Markdown
 
-from lib import files, paths, plots
+from lib import files, paths, plots, scale
 
 
 class Verdict(enum.Enum):
@@ -53,13 +53,18 @@ CHECKS = ("equal", "close", "above", "below", "true")
 
 def ledger(path: Path = paths.CLAIMS) -> dict[str, Claim]:
     """All claims by id. Raises ClaimError naming the entry that is malformed."""
-    entries = yaml.safe_load(path.read_text(encoding="utf-8")) or []
+    try:
+        entries = yaml.safe_load(path.read_text(encoding="utf-8")) or []
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ClaimError(f"cannot read {path}: {' '.join(str(error).split())}") from error
+    if not isinstance(entries, list):
+        raise ClaimError(f"{path.name}: must be a list of claims")
     claims: dict[str, Claim] = {}
     for entry in entries:
         try:
             claim = Claim(**entry)
         except TypeError as error:
-            raise ClaimError(f"{path.name}: {entry.get('id', entry)!r}: {error}") from error
+            raise ClaimError(f"{path.name}: {entry!r} is no claim: {error}") from error
         if claim.check not in CHECKS:
             raise ClaimError(f"{path.name}: {claim.id}: check must be one of {', '.join(CHECKS)}")
         if claim.id in claims:
@@ -72,14 +77,15 @@ def evaluate(claim: Claim, measured: Any) -> Verdict:
     """Compare a measurement with what was printed. None means the specimen was not at hand."""
     if measured is None:
         return Verdict.NEEDS_SPECIMEN
+    measured = _plain(measured)
+    if isinstance(measured, float) and not math.isfinite(measured):
+        raise ClaimError(f"{claim.id}: the measured value is {measured}")
     if claim.check == "true":
         holds = bool(measured)
     elif claim.check == "equal":
-        holds = _plain(measured) == claim.printed
+        holds = measured == claim.printed
     else:
         value, printed = float(measured), float(claim.printed)
-        if not math.isfinite(value):
-            raise ClaimError(f"{claim.id}: the measured value is {value}")
         holds = {
             "close": abs(value - printed) <= claim.tolerance * abs(printed),
             "above": value >= printed,
@@ -102,14 +108,14 @@ def settle(id: str, measured: Any, *, setting: str = "", verdict: Verdict | None
     found = verdict or evaluate(claims[id], measured)
     record = {"id": id, "verdict": found.value, "measured": _plain(measured), "setting": setting}
     text = json.dumps(record, sort_keys=True, ensure_ascii=False)
-    files.write_atomically(paths.VERDICTS / f"{id}.json", lambda p: p.write_text(text))
+    files.write_atomically(_verdicts() / f"{id}.json", lambda p: p.write_text(text))
     return found
 
 
 def verdicts() -> dict[str, dict[str, Any]]:
     """The record of every settled claim by id: verdict, measured, setting."""
-    files = sorted(paths.VERDICTS.glob("*.json")) if paths.VERDICTS.exists() else []
-    records = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    found = sorted(_verdicts().glob("*.json")) if _verdicts().exists() else []
+    records = [json.loads(file.read_text(encoding="utf-8")) for file in found]
     return {record["id"]: record for record in records}
 
 
@@ -130,6 +136,11 @@ def table(ids: list[str] | None = None, part: str | None = None) -> Markdown:
             [claim.claim, claim.source, _show(claim.printed), measured + setting, record["verdict"]]
         )
     return plots.table(rows, ["claim", "source", "printed", "measured", "verdict"], "lllll")
+
+
+def _verdicts() -> Path:
+    """Where verdicts of the current scale lie: smoke scale says nothing of another."""
+    return paths.VERDICTS / scale.current()
 
 
 def _plain(value: Any) -> Any:

@@ -37,8 +37,11 @@ def overrides(chapter: str, scale: str) -> dict[str, Any]:
     if scale == "book":
         return {}
     file = paths.SCALES / f"{scale}.yml"
-    table = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-    values = table.get(chapter) or {}
+    try:
+        table = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ScaleError(f"cannot read {file}: {' '.join(str(error).split())}") from error
+    values = (table.get(chapter) or {}) if isinstance(table, dict) else None
     if not isinstance(values, dict):
         raise ScaleError(f"{file}: {chapter} must map parameter names to values")
     return values
@@ -73,7 +76,11 @@ def parameters_cell(source: str, where: str | Path) -> str:
 def parameter_literals(code: str, where: str | Path) -> dict[str, Any]:
     """Names and values assigned in a parameters cell. Raises ScaleError on anything not literal."""
     values = {}
-    for node in ast.parse(code).body:
+    try:
+        nodes = ast.parse(code).body
+    except SyntaxError as error:
+        raise ScaleError(f"{where}: the parameters cell is not Python: {error.msg}") from error
+    for node in nodes:
         if not (
             isinstance(node, ast.Assign)
             and len(node.targets) == 1
@@ -99,5 +106,11 @@ def apply(chapter: str, namespace: MutableMapping[str, Any]) -> None:
     for name, value in overrides(chapter, scale).items():
         if name not in literals(chapter):
             raise ScaleError(f"data/scales/{scale}.yml: {chapter} has no parameter {name!r}")
-        if name not in given and namespace.get(name) == literals(chapter)[name]:
+        literal = literals(chapter)[name]
+        if isinstance(value, str) and isinstance(literal, (int, float)):
+            raise ScaleError(
+                f"data/scales/{scale}.yml: {chapter}: {name} is the text {value!r}, not a number "
+                "(YAML reads 3e-4 as text: write 3.0e-4)"
+            )
+        if name not in given and namespace.get(name) == literal:
             namespace[name] = value

@@ -9,6 +9,7 @@ from lib.book.check.prose import line_at
 
 KINDS = ("generator", "analyser", "page")
 HEADING = re.compile(r"^(#{1,6})\s+(.+?)\s*$", re.MULTILINE)
+ANY_TITLE = re.compile(r"\A\s*# \S", re.MULTILINE)  # pages at the root may go without a label
 TITLE = re.compile(r"\A\s*# \S.*\{(?:[^}]*\s)?#sec-[a-z0-9-]+(?:\s[^}]*)?\}\s*$", re.MULTILINE)
 EVERYTHING = "all"  # `reads: [all]`: an appendix over what every chapter left
 FIRST_DRAWING = re.compile(r"(^|\.)(subplots|figure|Figure|sky_axes)$")
@@ -59,7 +60,8 @@ def _title(page: Page) -> Iterator[Finding]:
             "leave it out: the first `# ` heading is the title",
         )
     tops = [match for match in HEADING.finditer(page.prose) if len(match.group(1)) == 1]
-    if not TITLE.match(page.prose):
+    wanted = TITLE if page.file.startswith("chapters/") else ANY_TITLE
+    if not wanted.match(page.prose):
         yield Finding(
             page.file,
             line_at(page.prose, tops[0].start()) if tops else 1,
