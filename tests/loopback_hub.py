@@ -7,6 +7,7 @@ system need: HEAD and GET of /REPO/resolve/REVISION/FILE, and the two API calls 
 import hashlib
 import json
 import re
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -174,12 +175,21 @@ def etag(file: Path) -> str:
     return '"' + hashlib.sha256(name).hexdigest() + '"'
 
 
+class Server(ThreadingHTTPServer):
+    """Quiet about clients that hang up: the tests hang up on purpose."""
+
+    daemon_threads = True
+
+    def handle_error(self, request, client_address) -> None:
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
 @contextmanager
 def serving(hub: Hub) -> Iterator[Hub]:
     """The hub, serving on a free port of loopback; `hub.address` says where."""
     handler = type("BoundHandler", (Handler,), {"hub": hub})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
+    server = Server(("127.0.0.1", 0), handler)
     hub.address = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()

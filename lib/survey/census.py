@@ -107,7 +107,7 @@ def duplicates(rows: np.ndarray, *, block_bytes: int = BLOCK_BYTES) -> Census:
         raise SpecimenError(f"a census needs a matrix (rows, dim), not an array of {rows.shape}")
     if not rows.flags.c_contiguous:
         raise SpecimenError("a census needs rows that lie one after the other; pass a contiguous W")
-    raw = np.asarray(rows).reshape(len(rows), -1).view(np.uint8)
+    raw = np.asarray(rows).view(np.uint8)
     group = np.arange(len(raw))
     candidates = _sharing(_prefix(raw))
     digests = _digests(raw, candidates)

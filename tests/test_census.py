@@ -1,0 +1,122 @@
+"""The census: exact on every matrix, whatever its digests, its dtype or its size in blocks."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from lib import paths, specimens
+from lib.book import reader
+from lib.specimens import SpecimenError
+from lib.survey import census
+
+QWEN3 = [814, 704, 306, 228, 11, 10, 6, 5, 4, 4, 3, 3, 2]
+
+
+def dictionary(rows: np.ndarray) -> np.ndarray:
+    """The naive way: the bytes of a row are the key."""
+    first: dict[bytes, int] = {}
+    return np.array([first.setdefault(row.tobytes(), i) for i, row in enumerate(rows)], dtype=int)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32, np.float64])
+@pytest.mark.parametrize("dim", [1, 3, 4, 9, 64])
+def test_groups_are_those_of_a_dictionary(dtype, dim):
+    rng = np.random.default_rng(dim)
+    for rows in (0, 1, 2, 300):
+        W = rng.integers(0, 2, (rows, dim)).astype(dtype)
+        W[:, : dim // 2] = 0  # the same first bytes: every row is a candidate
+        assert np.array_equal(census.duplicates(W).group, dictionary(W))
+
+
+def test_equal_digests_do_not_make_rows_equal(monkeypatch):
+    monkeypatch.setattr(
+        census, "_digests", lambda raw, ids: np.zeros((len(ids), 16), np.uint8).view("V16")[:, 0]
+    )
+    W = np.random.default_rng(42).integers(0, 2, (200, 12)).astype(np.uint16)
+    W[:, :4] = 0
+    assert np.array_equal(census.duplicates(W).group, dictionary(W))
+
+
+def test_small_blocks_change_nothing():
+    W = np.random.default_rng(42).integers(0, 2, (500, 10)).astype(np.uint16)
+    assert np.array_equal(census.duplicates(W, block_bytes=1).group, dictionary(W))
+
+
+def test_rows_are_bits_not_numbers():
+    W = np.zeros((4, 8), np.float32)
+    W[1, 5] = -0.0
+    W[2:, 3] = np.nan
+    found = census.duplicates(W)
+    assert found.group.tolist() == [0, 1, 2, 2]
+
+
+def test_all_counts_at_the_size_of_a_vocabulary():
+    rng = np.random.default_rng(42)
+    W = rng.integers(0, 2**16, (151_936, 16), dtype=np.uint16)
+    W[:, :4] = 7  # worst case for the prefix
+    ids = rng.permutation(len(W))
+    at, holes = 0, []
+    for population in QWEN3:
+        members = np.sort(ids[at : at + population])
+        W[members] = W[members[0]]
+        holes.append(members)
+        at += population
+    found = census.duplicates(W)
+    assert found.populations.tolist() == QWEN3 and found.holes == 13
+    assert (found.unique, found.surplus, found.hole_rows) == (149_849, 2_087, 2_100)
+    assert found.zero_pairs == 651_034 and found.singletons == 151_936 - 2_100
+    for rank, (population, members) in enumerate(found.every_hole()):
+        assert population == len(members) and np.array_equal(members, found.members(rank))
+    assert sorted(m.tolist() for _, m in found.every_hole()) == sorted(h.tolist() for h in holes)
+
+
+def test_a_part_of_a_census():
+    W = np.array([[1], [2], [1], [3], [2], [1]], dtype=np.uint16)
+    found = census.duplicates(W)
+    part = found.within(np.array([0, 1, 2, 3]))
+    assert (part.unique, part.singletons, part.populations.tolist()) == (3, 2, [2])
+    assert found.within(np.array([], dtype=int)).unique == 0
+
+
+def test_the_matrix_is_not_copied(tmp_path):
+    rows, dim = 40_000, 512
+    path = tmp_path / "w.bin"
+    W = np.memmap(path, np.uint16, "w+", shape=(rows, dim))
+    W[:] = np.random.default_rng(42).integers(0, 2**16, (rows, dim), dtype=np.uint16)
+    W[:20_000, :8] = 1
+    W[5] = W[3]
+    tracemalloc.start()
+    found = census.duplicates(W, block_bytes=2**20)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found.populations.tolist() == [2]
+    assert peak < 200 * rows + 4 * 2**20 < W.nbytes / 3
+
+
+@pytest.mark.parametrize("W", [np.zeros(5), np.zeros((5, 0)), np.zeros((5, 4))[:, ::2]])
+def test_what_is_no_matrix_of_rows_is_refused(W):
+    with pytest.raises(SpecimenError, match="census"):
+        census.duplicates(W)
+
+
+def test_the_extract_s_groups_are_those_of_its_rows():
+    s = specimens.open("qwen2.5-coder-0.5b")
+    if s.is_full:
+        pytest.skip("the whole matrix is here")
+    found = census.of(s)
+    blocks = np.concatenate(
+        [s.array("dead_scale").view(np.uint8), s.array("dead_q").view(np.uint8)], 1
+    )
+    own = census.duplicates(blocks)
+    assert np.array_equal(s.dead_ids[own.group], found.group[s.dead_ids])
+    assert found.hole_rows == own.hole_rows
+
+
+def test_the_chapter_s_five_lines_give_the_same_census():
+    notebook = reader.read(paths.CHAPTERS / "discovery" / "02-census.qmd")
+    cell = next(c.source for c in notebook.cells if "def first_identical" in c.source)
+    space = {"np": np}
+    exec(cell, space)
+    W = np.random.default_rng(42).integers(0, 3, (500, 6)).astype(np.uint16)
+    assert np.array_equal(space["first_identical"](W), census.duplicates(W).group)

