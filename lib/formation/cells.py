@@ -128,6 +128,8 @@ def _probabilities(centre, low, count, below, float32_rounding):
     edge = np.where(beyond, np.inf, edge)
     with np.errstate(invalid="ignore", over="ignore"):
         left = np.pad(np.where(beyond, 1.0, below(edge)), ((0, 0), (1, 1)), constant_values=(0, 1))
-        right = np.pad(np.where(beyond, 0.0, below(-edge)), ((0, 0), (1, 1)), constant_values=(1, 0))
+        right = np.pad(
+            np.where(beyond, 0.0, below(-edge)), ((0, 0), (1, 1)), constant_values=(1, 0)
+        )
     # the difference of the smaller tails: no cancellation far out on either side
     return np.where(left[:, 1:] < 0.5, np.diff(left), -np.diff(right))

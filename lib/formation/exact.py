@@ -18,6 +18,7 @@ from lib.formation.cells import Cells
 from lib.formation.snowball import Distribution, check
 
 BLOCK_ROWS = 1 << 21  # rows of one block of trials: a seed and a piece of work of its own
+BLOCK_NUMBERS = 1 << 20  # numbers of one block where every row is drawn: fits the caches
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def simulate(
     table = table or cells_module.table(centre, scale=scale, distribution=distribution)
     block = max(1, min(trials, BLOCK_ROWS // rows, 1000))
     if cells or not distribution.independent:
-        block = max(1, min(block, (1 << 23) // (rows * max(1, len(table)))))
+        block = max(1, min(block, BLOCK_NUMBERS // (rows * max(1, len(table)))))
     sizes = [block] * (trials // block) + [trials % block] * (trials % block > 0)
     seeds = np.random.SeedSequence(seed).spawn(len(sizes))
     engine = splitting.block if distribution.independent else spherical.block

@@ -64,7 +64,9 @@ def check(centre: np.ndarray, scale: float, rows: int) -> np.ndarray:
     """(D,) float32 centre, checked. Raises TypeError, ValueError in the caller's words."""
     centre = np.asarray(centre)
     if centre.dtype != np.float32:
-        raise TypeError(f"the centre must be float32, got {centre.dtype}: cast it, that rounds once")
+        raise TypeError(
+            f"the centre must be float32, got {centre.dtype}: cast it, that rounds once"
+        )
     if centre.ndim != 1 or not centre.size:
         raise ValueError(f"the centre must be one row, got shape {centre.shape}")
     if not np.isfinite(centre).all():

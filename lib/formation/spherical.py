@@ -60,24 +60,34 @@ def block(
             moved += (cube != cube[:, :1]).any(axis=1).sum(axis=1)
         if keep:
             kept.append(ordinal)
-        _, first, group, count = np.unique(
-            hashes, return_index=True, return_inverse=True, return_counts=True
-        )
-        if (ordinal != ordinal[first[group]]).any():
+        order, starts, count = _group(hashes)
+        inside = np.delete(np.arange(len(order)), starts)  # rows with the hash of the one before
+        if (ordinal[order[inside]] != ordinal[order[inside - 1]]).any():
             raise HashCollision("two different rows have the same hash; use another seed")
         if not everyone:
-            stays = count[group] > 1
-            alone += np.bincount(trial[~stays], minlength=trials)
+            single = order[starts[count == 1]]
+            alone += np.bincount(trial[single], minlength=trials)
+            stays = np.ones(len(trial), bool)
+            stays[single] = False
             trial, radius, rest, hashes = trial[stays], radius[stays], rest[stays], hashes[stays]
             if not len(trial):
                 break
-    _, first, count = np.unique(hashes, return_index=True, return_counts=True)
+    order, starts, count = _group(hashes)
+    first = order[starts]
     cells = None
     if keep:
         cells = np.concatenate([o[first] for o in kept] or [np.zeros((len(first), 0))], axis=1)
     if not varying:
         moved -= 1
     return Groups(trial[first], count, alone, moved, cells)
+
+
+def _group(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows in order of their hash, where in that order each group starts, and its size."""
+    order = np.argsort(hashes)
+    ordered = hashes[order]
+    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]])[: len(order)])
+    return order, starts, np.diff(np.append(starts, len(order)))
 
 
 def _mix(x: np.ndarray) -> np.ndarray:

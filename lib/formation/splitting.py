@@ -52,7 +52,9 @@ def block(
             trial, count, alone = _set_aside(trial, count, alone)
             if not len(trial):
                 if varying:
-                    moved += _still_varying(centre, table, k, scale, rows, trials, distribution, rng)
+                    moved += _still_varying(
+                        centre, table, k, scale, rows, trials, distribution, rng
+                    )
                 break
         if table.wild[k]:
             parent, cell, n = _by_row(

@@ -1,0 +1,133 @@
+"""`python -m lib snowball`: rows = bfloat16(centre + noise); how many holes?"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+
+from lib import lattice
+from lib.formation import centres, exact
+from lib.formation.snowball import SURVIVORS, Distribution
+from lib.specimens.errors import SpecimenError
+from lib.specimens.safetensors_file import open_tensor, read_header
+
+BUILT_IN = {
+    "qwen3-holes": "the population-weighted mean of Qwen3-4B's 13 holes, norm 0.3709",
+    "qwen3-lattice": "its largest hole, a lattice point",
+    "qwen3-centred": "a surrogate of the mean-centred centre, norm 0.1661",
+}
+COLUMNS = ("unique", "holes", "tokens", "largest", "varying")
+
+
+def add(verbs: argparse._SubParsersAction) -> None:
+    """Add the verb and its options."""
+    names = "; ".join(f"{name}: {what}" for name, what in BUILT_IN.items())
+    parser = verbs.add_parser(
+        "snowball",
+        help="draw snowballs round a centre and count their black holes",
+        description="Draw snowballs: rows = bfloat16(centre + noise). Prints, per trial, distinct "
+        "rows, holes, tokens in holes, the largest hole and the dimensions that vary, and the "
+        "means. Monument Valley with n survivors is the same as --rows n (see the chapter).",
+        epilog=f"Built-in centres: {names}.",
+    )
+    parser.add_argument(
+        "--centre",
+        required=True,
+        metavar="FILE.safetensors[:TENSOR]",
+        help="a tensor with one row (float32, float16 or bfloat16), or a built-in centre",
+    )
+    parser.add_argument(
+        "--sigma", type=float, required=True, help="sigma, radius or b of the noise"
+    )
+    parser.add_argument("--rows", type=int, default=SURVIVORS, help="rows a trial (%(default)s)")
+    parser.add_argument("--trials", type=int, default=1000, help="trials (%(default)s)")
+    parser.add_argument(
+        "--distribution", choices=[d.value for d in Distribution], default="gaussian"
+    )
+    parser.add_argument("--seed", type=int, default=42, help="seed of all noise (%(default)s)")
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Simulate and print; returns 0, or raises SpecimenError on a centre or setting that is none."""
+    row, source = centre(args.centre, seed=args.seed)
+    began = time.perf_counter()
+    try:
+        found = exact.simulate(
+            row,
+            scale=args.sigma,
+            rows=args.rows,
+            trials=args.trials,
+            distribution=args.distribution,
+            seed=args.seed,
+        )
+    except (ValueError, TypeError) as error:
+        raise SpecimenError(f"{source}: {error}") from None
+    seconds = time.perf_counter() - began
+    answer = {
+        "centre": source,
+        "norm": float(np.linalg.norm(row.astype(np.float64))),
+        "dimensions": row.size,
+        "sigma": args.sigma,
+        "distribution": args.distribution,
+        "rows": args.rows,
+        "seed": args.seed,
+        "trials": [
+            {name: int(getattr(found, name)[i]) for name in COLUMNS} for i in range(len(found))
+        ],
+        "mean": {name: float(getattr(found, name).mean()) for name in COLUMNS},
+        "std": {name: float(getattr(found, name).std()) for name in COLUMNS},
+        "seconds": round(seconds, 4),
+    }
+    print(json.dumps(answer) if args.json else _text(answer))
+    return 0
+
+
+def centre(name: str, *, seed: int) -> tuple[np.ndarray, str]:
+    """(D,) float32 centre and its source, from a built-in name or FILE.safetensors[:TENSOR]."""
+    if name in BUILT_IN:
+        rng = np.random.default_rng(seed)
+        if name == "qwen3-centred":
+            return centres.centred(rng=rng), BUILT_IN[name]
+        point = centres.on_lattice(rng=rng)
+        return (centres.weighted_mean(point) if name == "qwen3-holes" else point), BUILT_IN[name]
+    file, tensor = name, None
+    if not Path(file).exists() and ":" in name:
+        file, tensor = name.rsplit(":", 1)
+    if not Path(file).exists():
+        raise SpecimenError(
+            f"{file}: no such file, and no built-in centre ({', '.join(BUILT_IN)}); check the path"
+        )
+    entries = list(read_header(file).entries)
+    if tensor is None and len(entries) == 1:
+        tensor = entries[0]
+    array, dtype = open_tensor(file, tensor)
+    if array.size != max(array.shape, default=0):
+        raise SpecimenError(
+            f"{name}: a centre is one row, this tensor has shape {tuple(array.shape)}; "
+            "name another tensor, or save the row you mean"
+        )
+    if dtype == "BF16":
+        row = lattice.value(np.array(array).view(np.uint16))
+    elif dtype in ("F32", "F16"):
+        row = np.array(array, np.float32)
+    else:
+        raise SpecimenError(f"{name}: a centre is F32, F16 or BF16, this tensor is {dtype}")
+    return row.ravel(), name
+
+
+def _text(answer: dict) -> str:
+    head = (
+        f"{answer['centre']} (norm {answer['norm']:.6f}, {answer['dimensions']:,} dimensions)\n"
+        f"{answer['distribution']} noise of {answer['sigma']:g}, {answer['rows']:,} rows, "
+        f"{len(answer['trials']):,} trials, seed {answer['seed']}: {answer['seconds']:.3f} s"
+    )
+    lines = ["trial " + "".join(f"{name:>10}" for name in COLUMNS)]
+    for i, trial in enumerate(answer["trials"]):
+        lines.append(f"{i:>5} " + "".join(f"{trial[name]:>10,}" for name in COLUMNS))
+    for key in ("mean", "std"):
+        lines.append(f"{key:>5} " + "".join(f"{answer[key][name]:>10,.2f}" for name in COLUMNS))
+    return head + "\n" + "\n".join(lines)

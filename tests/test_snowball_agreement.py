@@ -1,0 +1,163 @@
+"""The fast simulator against the reference: same distribution, and an error of 2 % is seen.
+
+The centre is the sources' own (norm 0.3709) in the dimensions that noise can move, with a few quiet
+ones: what the other 2,500 dimensions would add is nothing but time. `slow` tests take all of them.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from lib import lattice
+from lib.formation import cells, centres, exact, snowball
+from lib.formation.snowball import Distribution
+
+ROWS, TRIALS = 2221, 200
+SIGMAS = [1e-9, 1.5e-9, 2.782559e-9, 8e-9, 2e-8]
+ALARM = 1e-4  # a p-value below this is a disagreement
+
+
+@pytest.fixture(scope="module")
+def centre():
+    full = centres.weighted_mean(centres.on_lattice(rng=np.random.default_rng(42)))
+    active = cells.table(full, scale=2e-8).dim
+    quiet = np.setdiff1d(np.arange(full.size), active)[:8]
+    return full[np.concatenate([active, quiet])]
+
+
+def reference(centre, scale, distribution=Distribution.GAUSSIAN, trials=TRIALS, seed=0):
+    """Demographics of the reference's trials, and how often each cell was hit, by dimension."""
+    rng = np.random.default_rng(seed)
+    low = cells.table(centre, scale=scale, distribution=distribution)
+    found, hits = [], np.zeros(low.probability.shape, np.int64)
+    for _ in range(trials):
+        bits = snowball.sample(centre, scale=scale, rows=ROWS, distribution=distribution, rng=rng)
+        found.append(snowball.census(bits))
+        index = lattice.ordinal(bits[:, low.dim]) - low.low
+        for k in np.flatnonzero(~low.wild):
+            hits[k] += np.bincount(index[:, k], minlength=hits.shape[1])
+    return found, hits
+
+
+def p_values(found, hits, fast, table):
+    """p-values of KS and chi-square on demographics and populations, and of every dimension."""
+    result = {}
+    for name in ("unique", "holes", "largest", "varying"):
+        a = np.array([getattr(d, name) for d in found])
+        b = getattr(fast, name)
+        result[f"KS {name}"] = stats.ks_2samp(a, b, method="asymp").pvalue
+        result[f"chi2 {name}"] = chi_square(a, b)
+    for rank in range(1, 4):
+        a = [d.populations[rank] if len(d.populations) > rank else 0 for d in found]
+        b = [p[rank] if len(p) > rank else 0 for p in fast.populations]
+        result[f"KS rank {rank + 1}"] = stats.ks_2samp(a, b, method="asymp").pvalue
+    for k in np.flatnonzero(~table.wild):
+        expected = hits[k].sum() * table.probability[k]
+        enough = expected >= 10
+        if enough.sum() > 1:
+            seen = hits[k][enough]
+            scaled = expected[enough] * seen.sum() / expected[enough].sum()
+            result[f"cells of dimension {k}"] = stats.chisquare(seen, scaled).pvalue
+    return result
+
+
+def chi_square(a, b):
+    """p-value of a two-sample chi-square on common bins of at least ten; 1 if there is one bin."""
+    both = np.concatenate([a, b])
+    edges = np.unique(np.quantile(both, np.linspace(0, 1, 9)))
+    if len(edges) < 3:
+        values, counts = np.unique(both, return_counts=True)
+        if len(values) < 2 or counts.min() < 10:
+            return 1.0
+        edges = np.append(values, values[-1] + 1)
+    edges[-1] += 1
+    table = np.array([np.histogram(x, edges)[0] for x in (a, b)])
+    return stats.chi2_contingency(table[:, table.sum(0) > 0]).pvalue
+
+
+def planted(table, factor=1.02):
+    """The table with every cell but the likeliest `factor` times as likely as it should be."""
+    p = table.probability.copy()
+    for k in np.flatnonzero(~table.wild):
+        home = p[k].argmax()
+        p[k] *= factor
+        p[k, home] += 1 - p[k].sum()
+    return replace(table, probability=p)
+
+
+@pytest.mark.parametrize("sigma", SIGMAS)
+def test_gaussian_agrees_and_a_planted_error_of_two_per_cent_is_caught(sigma, centre):
+    found, hits = reference(centre, sigma)
+    table = cells.table(centre, scale=sigma)
+    setting = dict(scale=sigma, rows=ROWS, trials=TRIALS, populations=True)
+    fast = exact.simulate(centre, **setting)
+    good = p_values(found, hits, fast, table)
+    assert min(good.values()) > ALARM, {k: v for k, v in good.items() if v <= ALARM}
+
+    wrong = planted(table)
+    bad = p_values(found, hits, exact.simulate(centre, table=wrong, **setting), wrong)
+    cell_checks = [v for k, v in bad.items() if k.startswith("cells")]
+    demographic = [v for k, v in bad.items() if not k.startswith("cells")]
+    assert min(cell_checks) < ALARM, "the marginals do not see a wrong probability"
+    if sigma >= 1.5e-9:  # at 1e-9 a single dimension moves: 2 % is half a spread of `largest`
+        assert min(demographic) < ALARM, "the demographics do not see a wrong probability"
+
+
+@pytest.mark.parametrize(
+    ("distribution", "scale"),
+    [
+        (Distribution.LAPLACE, 8e-10),
+        (Distribution.LAPLACE, 6e-9),
+        (Distribution.BALL, 1.1e-8),
+        (Distribution.BALL, 4e-8),
+        (Distribution.SHELL, 1.1e-8),
+        (Distribution.SHELL, 4e-8),
+    ],
+)
+def test_other_distributions_agree(distribution, scale, centre):
+    found, hits = reference(centre, scale, distribution, trials=100)
+    fast = exact.simulate(
+        centre, scale=scale, rows=ROWS, trials=100, distribution=distribution, populations=True
+    )
+    table = cells.table(centre, scale=scale, distribution=distribution)
+    good = p_values(found, hits, fast, table)
+    assert min(good.values()) > ALARM, {k: v for k, v in good.items() if v <= ALARM}
+
+
+def test_treating_a_shell_as_independent_dimensions_is_caught():
+    """On a sphere of two dimensions one coordinate tells the other: independence would be wrong."""
+    centre = np.full(2, 2.0**-20 * 1.5, np.float32)
+    radius = 2.0**-28 * 1.1  # cells end half a ULP, 2^-28, from the centre: both cannot leave
+    table = cells.table(centre, scale=radius, distribution=Distribution.SHELL)
+    right = exact.simulate(centre, scale=radius, rows=400, trials=50, distribution="shell")
+    found = [
+        snowball.direct(
+            centre,
+            scale=radius,
+            rows=400,
+            distribution=Distribution.SHELL,
+            rng=np.random.default_rng(i),
+        ).unique
+        for i in range(50)
+    ]
+    wrong = exact.simulate(centre, scale=1e-9, rows=400, trials=50, table=table)
+    assert right.unique.mean() == np.mean(found) == 5
+    assert wrong.unique.mean() > 8
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sigma", [1.5e-9, 2.782559e-9, 2e-8, 1e-5])
+def test_at_full_width_with_real_survival(sigma):
+    """2,560 dimensions; the reference draws 8,000 rows and deletes all but 2,221."""
+    full = centres.weighted_mean(centres.on_lattice(rng=np.random.default_rng(42)))
+    rng = np.random.default_rng(8)
+    found = [
+        snowball.monument_valley(full, scale=sigma, population=8000, survivors=ROWS, rng=rng)
+        for _ in range(25)
+    ]
+    fast = exact.simulate(full, scale=sigma, rows=ROWS, trials=1000)
+    for name in ("unique", "holes", "largest", "varying"):
+        a, b = np.array([getattr(d, name) for d in found]), getattr(fast, name)
+        assert abs(a.mean() - b.mean()) < 4.5 * b.std() / 5 + 0.02, name
