@@ -44,7 +44,8 @@ def compare(name, reference, centre, *, scale, rows, trials, rounds=ROUNDS):
         assert abs(mean - sample.mean()) < 5 * sample.std() / np.sqrt(rounds) + 0.5, (name, key)
     a, b = np.median(slow), np.median(fast)
     print(
-        f"{name:<58} reference {a * 1e3:>10,.1f} ms   exact {b * 1e6:>8,.1f} us   ratio {a / b:>12,.0f}"
+        f"{name:<58} reference {a * 1e3:>10,.1f} ms   exact {b * 1e6:>8,.1f} us   "
+        f"ratio {a / b:>12,.0f}"
     )
 
 
@@ -60,9 +61,7 @@ def main():
     def direct(centre, scale, rows):
         return lambda rng: snowball.direct(centre, scale=scale, rows=rows, rng=rng)
 
-    print(
-        f"numpy {np.__version__}, one thread, median of {ROUNDS} alternating rounds; ms, us a trial"
-    )
+    print(f"numpy {np.__version__}, one thread, median of {ROUNDS} alternating rounds, per trial")
     compare(
         f"Monument Valley {VOCABULARY:,} -> {SURVIVORS:,} x 2,560, sigma 1.5e-9",
         valley, holes, scale=1.5e-9, rows=SURVIVORS, trials=5000,

@@ -141,7 +141,8 @@ def test_bad_settings_are_refused(change, error):
 @pytest.mark.parametrize("distribution", ALL)
 def test_trials_are_consistent_and_reproducible(distribution, small_centre, monkeypatch):
     monkeypatch.setattr(exact, "BLOCK_ROWS", 5_000)  # several blocks
-    setting = dict(scale=3e-9, rows=500, trials=33, distribution=distribution, populations=True)
+    setting = {"scale": 3e-9, "rows": 500, "trials": 33, "distribution": distribution}
+    setting["populations"] = True
     if not distribution.independent:
         setting["scale"] = 2e-8
     one = exact.simulate(small_centre, workers=1, **setting)
@@ -185,7 +186,7 @@ def test_leaving_rows_alone_undrawn_changes_nothing(small_centre):
 
 def test_dropping_lone_rows_in_ball_and_shell_changes_nothing(small_centre):
     for distribution in (Distribution.BALL, Distribution.SHELL):
-        setting = dict(scale=3e-8, rows=300, trials=1500, distribution=distribution)
+        setting = {"scale": 3e-8, "rows": 300, "trials": 1500, "distribution": distribution}
         full = exact.simulate(small_centre, varying=True, **setting)
         lean = exact.simulate(small_centre, varying=False, seed=9, **setting)
         assert (lean.varying == -1).all()

@@ -91,7 +91,7 @@ def planted(table, factor=1.02):
 def test_gaussian_agrees_and_a_planted_error_of_two_per_cent_is_caught(sigma, centre):
     found, hits = reference(centre, sigma)
     table = cells.table(centre, scale=sigma)
-    setting = dict(scale=sigma, rows=ROWS, trials=TRIALS, populations=True)
+    setting = {"scale": sigma, "rows": ROWS, "trials": TRIALS, "populations": True}
     fast = exact.simulate(centre, **setting)
     good = p_values(found, hits, fast, table)
     assert min(good.values()) > ALARM, {k: v for k, v in good.items() if v <= ALARM}

@@ -52,7 +52,7 @@ def add(verbs: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Simulate and print; returns 0, or raises SpecimenError on a centre or setting that is none."""
+    """Simulate and print; returns 0. Raises SpecimenError on a wrong centre or setting."""
     row, source = centre(args.centre, seed=args.seed)
     began = time.perf_counter()
     try:
