@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 
+from lib import progress
 from lib.training import arithmetic, model, optim
 from lib.training.config import ConfigError, Run
 
@@ -73,9 +73,10 @@ def train(
 ) -> Outcome:
     """Train on a token stream (tokens,) of integers; observers are called at step 0 and after each.
 
-    `resume` is (state, losses so far); `save(state, losses)` is called every `save_every` steps and
-    when SIGINT or SIGTERM ask to stop, which then raises Stopped. Raises ConfigError if the
-    stream does not fit the run, Diverged if the loss is not finite.
+    `resume` is (state, losses so far). `save(state, losses)` is called at every step t where t + 1
+    is a multiple of `save_every` (so that frames 0..t are whole segments), and when SIGINT or
+    SIGTERM ask to stop, which then raises Stopped. Raises ConfigError if the stream does not fit
+    the run, Diverged if the loss is not finite.
     """
     check_stream(run, stream)
     device = arithmetic.device(run.device)
@@ -105,7 +106,7 @@ def train(
             for observe in observers:
                 observe(Moment(step=0, loss=float("nan"), lr=0.0, h=None, targets=None, **fixed))
 
-        bar = tqdm(total=run.steps, initial=state.step, desc=label, disable=None, unit="step")
+        bar = progress.bar(total=run.steps, initial=state.step, desc=label, unit="step")
         for step in range(state.step + 1, run.steps + 1):
             tokens, targets = batch(stream, run, step)
             tokens, targets = tokens.to(device), targets.to(device)
@@ -136,7 +137,7 @@ def train(
             if step % 20 == 0:
                 bar.set_postfix(loss=f"{value:.3f}", refresh=False)
             stopping = bool(asked)
-            if save and (stopping or (save_every and step % save_every == 0)):
+            if save and (stopping or (save_every and (step + 1) % save_every == 0)):
                 save(state, record[:step])
             if stopping and step < run.steps:
                 bar.close()

@@ -61,7 +61,7 @@ def learning_rate(run: Run, step: int) -> float:
 # ----------------------------------------------------------------------------- training
 @dataclass
 class State:
-    """What a run carries from step to step; all flat (parameters,), in the order of model.shapes."""
+    """What a run carries from step to step; flat (parameters,), in the order of model.shapes."""
 
     step: int  # optimiser steps done
     param: torch.Tensor  # what the model sees, param_dtype
@@ -98,7 +98,7 @@ def start(run: Run, flat: torch.Tensor) -> State:
 
 
 def step_(state: State, grad: torch.Tensor, run: Run, *, rng: np.random.Generator) -> None:
-    """One optimiser step in place; `grad` (parameters,) in grad_dtype. `rng` rounds, if asked to."""
+    """One optimiser step in place; `grad` (parameters,) in grad_dtype; `rng` rounds, if asked."""
     state.step += 1
     c = coefficients(run, state.step)
     if run.optimizer == "sgd":

@@ -1,0 +1,101 @@
+"""Worlds: a tokenizer, the stream a model is trained on, and who is dead in it by construction.
+
+A token is *dead* when its id does not occur in the stream. Thai is in the tokenizer and not in the
+stream, so its tokens are dead without being unreachable.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from lib import artifacts
+from lib.tokens import bpe, corpus
+
+
+@dataclass(frozen=True)
+class World:
+    """A tokenizer and its training stream."""
+
+    tokenizer: Tokenizer
+    stream: np.ndarray  # (tokens,) uint16
+    counts: np.ndarray  # (vocab,) int64: how often each id occurs in the stream
+
+    @property
+    def vocab(self) -> int:
+        return len(self.counts)
+
+    @property
+    def live(self) -> np.ndarray:
+        """Ids that occur: (live,) int64, ascending."""
+        return np.flatnonzero(self.counts)
+
+    @property
+    def dead(self) -> np.ndarray:
+        """Ids that never occur: (dead,) int64, ascending."""
+        return np.flatnonzero(self.counts == 0)
+
+    @cached_property
+    def texts(self) -> list[str]:
+        """The text of each id."""
+        return bpe.token_texts(self.tokenizer)
+
+
+def gatsby(characters: int) -> dict[str, np.ndarray]:
+    """128 ASCII characters, one novel (Moby-Dick's first `characters` characters)."""
+    return _pack(bpe.ascii_bytes(), corpus.moby_dick(characters))
+
+
+def flannel(
+    vocab: int, thai_share: float, tokenizer_characters: int, characters: int
+) -> dict[str, np.ndarray]:
+    """One character-level BPE on mixed English and Thai; the stream is English only."""
+    shares = {"english": 1 - thai_share, "thai": thai_share}
+    text = corpus.mixed(shares, characters=tokenizer_characters)
+    return _pack(bpe.train(text, vocab), corpus.english(characters))
+
+
+def goldilocks(half: int, tokenizer_characters: int, characters: int) -> dict[str, np.ndarray]:
+    """Two BPEs of `half` tokens, English and Thai, merged; the stream is English only."""
+    english = bpe.train(corpus.english(tokenizer_characters), half)
+    thai = bpe.train(corpus.thai(tokenizer_characters), half)
+    return _pack(bpe.merge(english, thai), corpus.english(characters))
+
+
+def _pack(tokenizer: Tokenizer, text: str) -> dict[str, np.ndarray]:
+    stream = bpe.encode(tokenizer, text)
+    return {
+        "tokenizer": np.frombuffer(tokenizer.to_str().encode(), np.uint8),
+        "stream": stream,
+        "counts": np.bincount(stream, minlength=tokenizer.get_vocab_size()),
+    }
+
+
+_MAKERS = {"gatsby": gatsby, "flannel": flannel, "goldilocks": goldilocks}
+
+
+def make(name: str, **sizes) -> dict[str, np.ndarray]:
+    """The arrays of world `name`. Raises ValueError for an unknown name."""
+    if name not in _MAKERS:
+        raise ValueError(f"unknown world {name!r}; there are {', '.join(_MAKERS)}")
+    return _MAKERS[name](**sizes)
+
+
+RECIPE = artifacts.Recipe(
+    name="world",
+    make=make,
+    modules=("lib.training.worlds", "lib.tokens.bpe", "lib.tokens.corpus"),
+    chapter="goldilocks/01-design",
+)
+
+
+def cached(name: str, **sizes) -> World:
+    """World `name` at `sizes` (see its function), trained once and kept as an artefact."""
+    return unpack(artifacts.cached(RECIPE, {"name": name, **sizes}).tensors)
+
+
+def unpack(arrays: dict[str, np.ndarray]) -> World:
+    """A World from the arrays of its artefact."""
+    tokenizer = Tokenizer.from_str(bytes(arrays["tokenizer"]).decode())
+    return World(tokenizer, arrays["stream"], arrays["counts"])
