@@ -100,20 +100,3 @@ def test_unknown_characters_are_named():
     with pytest.raises(bpe.BpeError, match="alphabet"):
         bpe.train("abcdef", 3)
     assert "ß" in bpe.train("abc abd " * 100, 8, alphabet="ß").get_vocab()
-
-
-@pytest.mark.parametrize(
-    ("text", "script", "block"),
-    [
-        (" ที่", "Thai", "Thai"),
-        ("ั", "Thai", "Thai"),
-        ("שלום", "Hebrew", "Hebrew"),
-        ("\uf90a", "Han", "CJK Compatibility Ideographs"),
-        (" the", "Latin", "Basic Latin"),
-        ("123", "Common", "Basic Latin"),
-        ("\ufffd", "Fragment", "Fragment"),
-        ("", "Common", "Basic Latin"),
-    ],
-)
-def test_script_and_block(text, script, block):
-    assert (bpe.script(text), bpe.block(text)) == (script, block)

@@ -9,9 +9,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from fontTools import unicodedata as ucd
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from tokenizers.pre_tokenizers import ByteLevel
+
+from lib.tokens import scripts
 
 LEVELS = ("character", "byte")
 WORDS = r" ?\S+|\s+"  # a word with the space before it, or white space: no knowledge of scripts
@@ -135,7 +136,7 @@ def token_texts(tokenizer: Tokenizer) -> list[str]:
 
 def census_by(texts: Sequence[str], counts: np.ndarray, key: str = "script") -> list[Row]:
     """Live and dead tokens by "script" or Unicode "block" of their text, most tokens first."""
-    names = {"script": script, "block": block}[key]
+    names = {"script": scripts.script, "block": scripts.block}[key]
     tokens: dict[str, int] = {}
     live: dict[str, int] = {}
     for text, count in zip(texts, counts, strict=True):
@@ -143,25 +144,6 @@ def census_by(texts: Sequence[str], counts: np.ndarray, key: str = "script") -> 
         tokens[name] = tokens.get(name, 0) + 1
         live[name] = live.get(name, 0) + bool(count)
     return [Row(n, tokens[n], live[n]) for n in sorted(tokens, key=lambda n: (-tokens[n], n))]
-
-
-def script(text: str) -> str:
-    """Unicode script of a token: of its first character that is neither common nor inherited.
-
-    Without such a character: "Fragment" if it has undecodable bytes, else "Common".
-    """
-    for character in text:
-        code = ucd.script(character)
-        if code not in ("Zyyy", "Zinh", "Zzzz"):
-            return ucd.script_name(code)
-    return "Fragment" if "�" in text else "Common"
-
-
-def block(text: str) -> str:
-    """Unicode block of the token's first character that is not white space."""
-    if "�" in text:
-        return "Fragment"
-    return ucd.block((text.strip() or text or " ")[0])
 
 
 def pieces(text: str) -> Iterator[str]:

@@ -1,0 +1,172 @@
+"""Can a piece of a character ever be emitted? The search for texts that complete it.
+
+A token whose bytes are no valid UTF-8 starts or ends inside a character. It is emitted only between
+neighbours that supply the character's other bytes and leave the token alone in merging. By the
+second fact of `lib.tokens.merging`, a chain of tokens is what merging gives only if each adjacent
+pair is; so the search looks at *every* token that can stand at its left and every one that can
+stand at its right, and keeps those whose pair with it is stable. Both lists are complete. Only
+where a neighbour is itself unfinished at its far side is the search bounded: DEPTH tokens on either
+side, and of the ways to finish such a neighbour the FURTHER first ones.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice, product
+
+from lib.tokens import merging
+from lib.tokens.vocabulary import Vocabulary
+
+DEPTH = 3  # tokens on either side; a character has at most four bytes
+FURTHER = 6  # ways to finish an unfinished neighbour
+
+
+@dataclass(frozen=True)
+class Edges:
+    """A byte string cut where characters are cut."""
+
+    head: bytes  # leading continuation bytes, whose first bytes are missing
+    body: bytes  # whole characters
+    tail: bytes  # the beginning of a character, whose last bytes are missing
+
+
+def edges(token: bytes) -> Edges | None:
+    """The edges of a byte string; None if no UTF-8 text can contain it."""
+    head = 0
+    while head < len(token) and 0x80 <= token[head] < 0xC0:
+        head += 1
+    for stop in range(len(token), max(head, len(token) - 3) - 1, -1):
+        try:
+            token[head:stop].decode("utf-8")
+        except UnicodeDecodeError:
+            continue
+        tail = token[stop:]
+        if head <= 3 and (not tail or begins_character(tail)):
+            return Edges(token[:head], token[head:stop], tail)
+        return None
+    return None
+
+
+def decodes(data: bytes) -> bool:
+    """Whether `data` is exactly one character."""
+    try:
+        return len(data.decode("utf-8")) == 1
+    except UnicodeDecodeError:
+        return False
+
+
+def begins_character(data: bytes) -> bool:
+    """Whether `data` is the beginning of some character's UTF-8, but not all of it."""
+    return any(
+        decodes(data + second + b"\x80" * rest)
+        for second in (b"", b"\x80", b"\x90", b"\xa0")
+        for rest in range(4 - len(data) - len(second) + 1)
+        if second or rest
+    )
+
+
+def characters(begun: bytes) -> Iterator[str]:
+    """All characters whose UTF-8 starts with the bytes `begun` (and goes on), in order."""
+    if not 0xC2 <= begun[0] < 0xF5:
+        return
+    length = 2 if begun[0] < 0xE0 else 3 if begun[0] < 0xF0 else 4
+    for rest in product(range(0x80, 0xC0), repeat=length - len(begun)):
+        try:
+            yield (begun + bytes(rest)).decode("utf-8")
+        except UnicodeDecodeError:
+            continue
+
+
+@dataclass(frozen=True)
+class Search:
+    """A vocabulary's fragments, by what they leave unfinished on each side, shortest first."""
+
+    vocabulary: Vocabulary
+    by_tail: dict[bytes, list[bytes]]  # begun character -> tokens that end in it
+    by_head: dict[bytes, list[bytes]]  # continuation bytes -> tokens that start with them
+    runs_only: tuple[bytes, ...]  # tokens of nothing but continuation bytes
+    pairs: dict[bytes, dict[bytes, bool]] = field(default_factory=dict, repr=False)  # memory
+
+    def stable(self, left: bytes, right: bytes) -> bool:
+        """Whether merging keeps `left` and `right` apart, and each of them whole."""
+        known = self.pairs.setdefault(left, {})
+        if right not in known:
+            known[right] = merging.merge(left + right, self.vocabulary) == [left, right]
+        return known[right]
+
+    def lefts(self, token: bytes, run: bytes, depth: int = DEPTH) -> Iterator[bytes]:
+        """Bytes to put before `token` so that the continuation bytes `run` get their beginning."""
+        if not run:
+            yield b""
+        elif depth:
+            for tail, before in self.by_tail.items():
+                if decodes(tail + run):
+                    for left in before:
+                        if self.stable(left, token):
+                            further = self.lefts(left, edges(left).head, depth - 1)
+                            yield from (more + left for more in islice(further, FURTHER))
+            for left in self.runs_only:
+                if len(left) + len(run) <= 3 and self.stable(left, token):
+                    yield from (more + left for more in self.lefts(left, left + run, depth - 1))
+
+    def rights(self, token: bytes, begun: bytes, wanted: Iterable[bytes]) -> Iterator[bytes]:
+        """Bytes to put after `token` to finish the character `begun` as one of `wanted` (UTF-8)."""
+        for character in wanted:
+            yield from self.finish(token, character[len(begun) :])
+
+    def finish(self, token: bytes, missing: bytes, depth: int = DEPTH) -> Iterator[bytes]:
+        """Bytes to put after `token` that start with `missing`."""
+        if not missing:
+            yield b""
+        elif depth:
+            for right in self.by_head.get(missing, ()):
+                if self.stable(token, right):
+                    yield from (right + more for more in self.ends(right, depth - 1))
+            for cut in range(1, len(missing)):
+                right = missing[:cut]
+                if right in self.runs_only and self.stable(token, right):
+                    yield from (right + m for m in self.finish(right, missing[cut:], depth - 1))
+
+    def ends(self, token: bytes, depth: int = DEPTH) -> Iterator[bytes]:
+        """The first few ways to finish the character that `token` itself leaves begun."""
+        tail = edges(token).tail
+        if not tail:
+            yield b""
+        elif depth:
+            found = (
+                more
+                for character in islice(characters(tail), 64)
+                for more in self.finish(token, character.encode()[len(tail) :], depth)
+            )
+            yield from islice(found, FURTHER)
+
+    def runs(self, token: bytes, run: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Ways to go on to the right of continuation bytes: (the whole run, bytes put after)."""
+        yield run, b""
+        for head, after in self.by_head.items():
+            if len(run) + len(head) <= 3:
+                for right in after:
+                    if self.stable(token, right):
+                        if right == head:
+                            yield from ((r, right + m) for r, m in self.runs(right, run + head))
+                        else:
+                            yield from ((run + head, right + more) for more in self.ends(right))
+
+    def inside(self, token: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """(before, after) that complete a token which is the middle of one character."""
+        for run, after in self.runs(token, token):
+            yield from ((before, after) for before in self.lefts(token, run))
+
+
+def search(vocabulary: Vocabulary) -> Search:
+    """Index the fragments of a vocabulary for the search."""
+    by_tail, by_head = defaultdict(list), defaultdict(list)
+    for token in sorted(vocabulary.ids, key=lambda t: (len(t), t)):
+        if vocabulary.level == "byte" and not token.isascii():
+            cut = edges(token)
+            if cut and cut.tail:
+                by_tail[cut.tail].append(token)
+            if cut and cut.head:
+                by_head[cut.head].append(token)
+    runs_only = tuple(head for head, after in by_head.items() if after[0] == head)
+    return Search(vocabulary, dict(by_tail), dict(by_head), runs_only)
