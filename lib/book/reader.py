@@ -6,6 +6,7 @@ Quarto they are evaluated where they stand, so each Markdown cell that has some 
 small hidden cell, tagged `inline`, that displays their values. `fill` puts the values in.
 """
 
+import ast
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -141,7 +142,8 @@ def fill(notebook: NotebookNode) -> NotebookNode:
     cells, values = [], []
     for cell in notebook.cells:
         if INLINE_TAG in cell.metadata.get("tags", []):
-            values = [data for out in cell.outputs for data in out.data.get(INLINE_MIME, [])]
+            shown = [out.get("data", {}) for out in cell.outputs]  # a print in a repr has none
+            values = [value for data in shown for value in data.get(INLINE_MIME, [])]
             continue
         if cell.cell_type == "markdown" and INLINE.search(cell.source):
             cell.source = INLINE.sub(partial(_value, queue=iter(values)), cell.source)
@@ -172,6 +174,12 @@ def _shown(match: re.Match, queue: Iterator[dict[str, str]]) -> str:
 
 def _code_cell(block: Block, path: Path) -> NotebookNode:
     options, code = split_options(block.source, path, block.line)
+    try:
+        ast.parse(code)
+    except SyntaxError as error:
+        first = block.line + block.source.count("\n") - code.count("\n")
+        line = first + (error.lineno or 1) - 1
+        raise ChapterError(f"{path}:{line}: the cell is not Python: {error.msg}") from error
     tags = options.pop("tags", [])
     tags = [tags] if isinstance(tags, str) else list(tags)
     return new_code_cell(code, metadata={"quarto": options, "tags": tags, "line": block.line})

@@ -4,8 +4,8 @@ papermill executes; this module checks the parameters, fills the values into the
 executed notebook and words the errors.
 """
 
-import ast
 import logging
+import math
 import os
 import re
 import sys
@@ -22,6 +22,7 @@ from traitlets.config import Config
 from lib import digests, files, paths, progress, scale
 from lib.book import reader
 
+EXPONENT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+")
 ANSI = re.compile(r"\x1b\[[0-9;]*m")  # colours in tracebacks
 
 
@@ -50,7 +51,10 @@ class Chapter:
     @property
     def reads(self) -> list[str]:
         """Names of the generator chapters whose artefacts this one loads."""
-        return list(self.front.get("reads") or [])
+        reads = self.front.get("reads") or []
+        if not isinstance(reads, list):
+            raise reader.ChapterError(f"{self.source}: `reads:` must be a list, not {reads!r}")
+        return reads
 
     @property
     def code(self) -> str:
@@ -98,7 +102,7 @@ def parse_parameters(words: list[str], chapter: Chapter) -> dict[str, Any]:
         if not equals:
             raise ParameterError(f"-p takes name=value, got {word!r}")
         try:
-            given[name] = _number(yaml.safe_load(text))
+            given[name] = _number(text)
         except yaml.YAMLError as error:
             raise ParameterError(f"-p {name}: {text!r} is no value ({error})") from error
     return check_parameters(given, chapter)
@@ -115,6 +119,8 @@ def check_parameters(given: dict[str, Any], chapter: Chapter) -> dict[str, Any]:
         default = known[name]
         if type(default) is float and type(value) is int:
             value = float(value)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ParameterError(f"{chapter.name}: {name} must be finite, got {value}")
         if default is not None and type(value) is not type(default):
             raise ParameterError(
                 f"{chapter.name}: {name} must be {type(default).__name__}, "
@@ -124,14 +130,9 @@ def check_parameters(given: dict[str, Any], chapter: Chapter) -> dict[str, Any]:
     return checked
 
 
-def _number(value: Any) -> Any:
-    """YAML reads 3e-4 as text; a person means a number."""
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
+def _number(text: str) -> Any:
+    """The YAML value of `text`; 3e-4, which YAML reads as text, is the number a person means."""
+    return float(text) if EXPONENT.fullmatch(text.strip()) else yaml.safe_load(text)
 
 
 def run(
@@ -165,6 +166,7 @@ def run(
 def _execute(chapter: Chapter, parameters: dict[str, Any]) -> NotebookNode:
     """The chapter's notebook with outputs, run in a kernel of its own from the project's root."""
     import papermill
+    from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
     logging.getLogger("papermill").setLevel(logging.ERROR)
@@ -187,6 +189,9 @@ def _execute(chapter: Chapter, parameters: dict[str, Any]) -> NotebookNode:
             )
     except PapermillExecutionError as error:
         raise ChapterFailed(_explain(chapter, error)) from None
+    except DeadKernelError:
+        why = "its kernel died; most often the memory was full: try a smaller BOOK_SCALE"
+        raise ChapterFailed(f"{chapter.source.name}: {why}, or fewer --jobs") from None
 
 
 def _kernel_config(folder: str) -> Config:
@@ -206,8 +211,5 @@ def _explain(chapter: Chapter, error: Any) -> str:
 def export(source: Path, output: Path) -> Path:
     """Write the chapter as a plain notebook that papermill and Jupyter run unchanged."""
     chapter = open_chapter(source)
-    for cell in chapter.notebook.cells:
-        if cell.cell_type == "code":
-            ast.parse(cell.source)  # a broken cell is refused here, not in the reader's kernel
     files.write_atomically(Path(output), lambda path: nbformat.write(chapter.notebook, path))
     return Path(output)

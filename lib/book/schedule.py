@@ -1,13 +1,12 @@
 """Run all chapters: what is not current, generators before their readers, side by side."""
 
+import json
 import os
 import time
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
-
-import nbformat
 
 from lib import progress, scale
 from lib.book import reader, runner, sources
@@ -16,13 +15,27 @@ from lib.book.runner import Chapter, ChapterFailed, ParameterError
 ALL = "all"  # in front matter, `reads: [all]`: the chapter reads what every other one left
 
 
-def key(chapter: Chapter, parameters: dict[str, Any], catalogue: dict[str, Chapter]) -> str:
-    """The digest of all that the executed chapter depends on, its generators included."""
+def key(
+    chapter: Chapter,
+    parameters: dict[str, Any],
+    catalogue: dict[str, Chapter],
+    readers: tuple[str, ...] = (),
+) -> str:
+    """The digest of all that the executed chapter depends on, its generators included.
+
+    `readers` are the chapters on whose behalf it is asked. Raises reader.ChapterError if a chapter
+    reads one that does not exist, or itself in the end.
+    """
+    if chapter.name in readers:
+        circle = " reads ".join([*readers[readers.index(chapter.name) :], chapter.name])
+        raise reader.ChapterError(f"{chapter.source}: {circle}")
     names = [n for n in catalogue if n != chapter.name] if ALL in chapter.reads else chapter.reads
     for name in names:
         if name not in catalogue:
             raise reader.ChapterError(f"{chapter.source}: reads {name}, which is no chapter")
-    upstream = [key(catalogue[n], {}, catalogue) for n in names if ALL not in catalogue[n].reads]
+    above = (*readers, chapter.name)
+    chapters = [catalogue[name] for name in names if ALL not in catalogue[name].reads]
+    upstream = [key(generator, {}, catalogue, above) for generator in chapters]
     overrides = scale.overrides(chapter.name, scale.current())
     return sources.chapter_key(chapter.text, chapter.code, parameters, overrides, upstream)
 
@@ -30,8 +43,9 @@ def key(chapter: Chapter, parameters: dict[str, Any], catalogue: dict[str, Chapt
 def is_current(path: Path, wanted: str) -> bool:
     """Whether the executed notebook at `path` was made from exactly what `wanted` stands for."""
     try:
-        return nbformat.read(path, as_version=4).metadata.book.key == wanted
-    except (OSError, AttributeError, nbformat.reader.NotJSONError):
+        notebook = json.loads(path.read_text(encoding="utf-8"))
+        return notebook["metadata"]["book"]["key"] == wanted
+    except (OSError, ValueError, KeyError, TypeError):
         return False
 
 

@@ -20,6 +20,8 @@ FLOORS = (  # from the ground; a room imports only from the floors below its own
 BESIDE = ("book", "cli", "__main__", "__init__")  # the machinery; no science may know it
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 SCIENCE = {room for rooms in FLOORS[5:] for room in rooms} | {"lattice"}
+SLOW = ("torch", "scipy", "networkx")  # too slow to import before a command line can answer
+Chains = dict[str, tuple[str, ...]]  # module -> how it reaches a slow package
 LONGEST = 300  # lines of a module
 PROPERTIES = {"property", "cached_property", "functools.cached_property"}
 OVERRIDES = {"forward", "backward"}  # torch's own names, documented by torch
@@ -27,6 +29,7 @@ OVERRIDES = {"forward", "backward"}  # torch's own names, documented by torch
 
 def check(project: Project) -> Iterator[Finding]:
     """Findings on the modules of lib."""
+    known: Chains = {}
     for file in project.files:
         if file.startswith("lib/") and file.endswith(".py"):
             source = project.read(file)
@@ -44,6 +47,8 @@ def check(project: Project) -> Iterator[Finding]:
                 continue
             yield from _imports(file, tree)
             yield from _docstrings(file, tree)
+            if file.startswith("lib/cli/"):
+                yield from _start(project, file, tree, known)
 
 
 def _imports(file: str, tree: ast.Module) -> Iterator[Finding]:
@@ -88,6 +93,43 @@ def _imported_rooms(file: str, tree: ast.Module) -> Iterator[tuple[str, int]]:
             words = name.split(".")
             if words[0] == "lib" and len(words) > 1:
                 yield words[1], node.lineno
+
+
+def _start(project: Project, file: str, tree: ast.Module, known: Chains) -> Iterator[Finding]:
+    """What `python -m lib --help` would import before it answers, since it reads every verb."""
+    for node in tree.body:
+        chain = _chain_of(project, node, known)
+        if chain:
+            message = f"every command would first import {' -> '.join(chain)}"
+            mend = "import it inside the function that needs it"
+            yield Finding(file, node.lineno, "layers/start", message, mend)
+
+
+def _chain_of(project: Project, node: ast.stmt, known: Chains) -> tuple[str, ...]:
+    """The chain of modules by which one top-level import reaches a slow package; () if none."""
+    if isinstance(node, ast.Import):
+        names = [alias.name for alias in node.names]
+    elif isinstance(node, ast.ImportFrom) and not node.level:
+        names = [node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)]
+    else:
+        return ()
+    for name in names:
+        if name.split(".")[0] in SLOW:
+            return (name,)
+        if name.startswith("lib.") and name not in known:
+            known[name] = ()  # also ends circles
+            file = next((f for f in _module_files(name) if f in project.files), None)
+            body = ast.parse(project.read(file)).body if file else []
+            chains = (_chain_of(project, inner, known) for inner in body)
+            known[name] = next((chain for chain in chains if chain), ())
+        if known.get(name):
+            return (name, *known[name])
+    return ()
+
+
+def _module_files(name: str) -> tuple[str, str]:
+    path = name.replace(".", "/")
+    return f"{path}.py", f"{path}/__init__.py"
 
 
 def _docstrings(file: str, tree: ast.Module) -> Iterator[Finding]:

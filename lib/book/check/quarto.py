@@ -12,7 +12,7 @@ from lib.book.check.project import Cell, Page, Project, dotted
 from lib.book.check.prose import divs, html_only, line_at
 
 OPTIONS = {
-    *("label", "tags", "echo", "eval", "output", "include", "warning", "error"),
+    *("label", "tags", "echo", "output", "include", "warning"),  # eval, error: the runner runs all
     *("code-fold", "code-summary", "code-overflow", "code-line-numbers"),
     *(
         "fig-cap",
