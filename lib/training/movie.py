@@ -3,12 +3,12 @@
 A movie is one HDF5 file. Each stream is a dataset (frames, ...) of uint16 bf16 patterns (or of
 float32 for small extras). Frame t is the state after t optimiser steps; frame 0 is the start. Rows
 of a matrix stream may be stored in another order than in the matrix (dead rows first, say, so that
-they can be read alone); the dataset `rows` holds their ids.
+they can be read alone); the dataset `rows` holds their ids, a stream of n rows has the first n.
 
 Coding of a DELTA stream: patterns become ordinals on the number line (with -0 just below +0, so
 that the map is one to one); every KEY-th frame is kept as it is, the others as the difference to
-the frame before, zigzag-folded so that small moves of either sign are small numbers; low and high bytes are
-gathered and compressed with Zstandard by the Blosc2 filter. A frozen row costs next to nothing.
+the frame before, zigzag-folded so that small moves of either sign are small numbers; the bytes are
+shuffled and compressed with Zstandard by the Blosc2 filter. A frozen row costs next to nothing.
 """
 
 from collections.abc import Sequence
@@ -215,7 +215,7 @@ def _row_places(
         if rows is not None:
             raise MovieError(f"{path.name}: {name} has no rows to choose from")
         return None
-    stored = file["rows"][:]
+    stored = file["rows"][: dataset.shape[1]]
     order = np.argsort(stored)
     wanted = stored[order] if rows is None else np.asarray(rows, np.int64)
     at = np.searchsorted(stored[order], wanted)

@@ -30,14 +30,21 @@ SOURCES = tuple(
 RATIO = 3  # least compression of a movie: what the disk is asked for
 
 
-def streams_of(run: Run, record: Sequence[str], rows: int) -> list[movie.Stream]:
+def streams_of(
+    run: Run, record: Sequence[str], rows: int, few: int | None = None
+) -> list[movie.Stream]:
     """The streams named in `record`, and `loss`. Raises ConfigError for an unknown name.
 
     Names: "W", "E", "mean_h", and a moment of a matrix such as "W.grad", "W.exp_avg",
-    "E.exp_avg_sq". Only gradients are stored as they are: they have no memory to code against.
+    "E.exp_avg_sq"; with ":few" appended only the first `few` rows are kept. Gradients are stored as
+    they are: they have no memory to code against.
     """
     streams = []
     for name in dict.fromkeys([*record, *SCALARS]):
+        name, _, part = name.partition(":")
+        if part not in ("", "few") or (part and few is None):
+            raise ConfigError(f"cannot record {name}:{part}; only ':few' is known")
+        kept = few if part else rows
         matrix, _, moment = name.partition(".")
         if name in SCALARS:
             streams.append(movie.Stream(name, (), "float32", delta=False))
@@ -48,7 +55,7 @@ def streams_of(run: Run, record: Sequence[str], rows: int) -> list[movie.Stream]
                 raise ConfigError("a tied run has no E of its own: record W")
             kind = {"grad": run.grad_dtype, "": run.param_dtype}.get(moment, run.state_dtype)
             dtype = "uint16" if kind == "bfloat16" else "float32"
-            streams.append(movie.Stream(name, (rows, run.dim), dtype, delta=moment != "grad"))
+            streams.append(movie.Stream(name, (kept, run.dim), dtype, delta=moment != "grad"))
         else:
             known = [*MATRICES, *(f"W.{m}" for m in MOMENTS), *VECTORS, *SCALARS]
             raise ConfigError(f"cannot record {name!r}; there are {', '.join(known)}")
@@ -68,24 +75,25 @@ def film(
     *,
     record: Sequence[str] = ("W",),
     rows: np.ndarray | None = None,
+    few: int | None = None,
     extras: dict[str, np.ndarray | str] | None = None,
     label: str = "filming",
 ) -> loop.Outcome:
     """Train `run` on `stream` and write its movie to `path`; see streams_of for `record`.
 
     `rows` (ids) are the rows kept, in the order in which they are stored (dead first makes dead
-    rows cheap to read alone); default all. What an earlier, killed call left in the folder
+    rows cheap to read alone); default all. `few` is how many of them streams named ":few" keep. What an earlier, killed call left in the folder
     `<path>.parts` is taken up if it belongs to the same run. Raises files.FileError if the disk has
     no room, loop.Stopped if a signal stopped the run.
     """
     rows = np.arange(run.vocab) if rows is None else np.asarray(rows, np.int64)
-    streams = streams_of(run, record, len(rows))
+    streams = streams_of(run, record, len(rows), few)
     parts = path.with_name(path.name + ".parts")
     parts.mkdir(parents=True, exist_ok=True)
     announce(run, streams, parts)
     identity = {
         "run": run.as_dict(),
-        "record": [stream.name for stream in streams],
+        "record": [[stream.name, *stream.shape] for stream in streams],
         "rows": digests.of_arrays({"rows": rows}),
         "stream": digests.of_arrays({"stream": stream}),
         "source": digests.of_source(SOURCES),
@@ -133,7 +141,9 @@ class Recorder:
     ):
         self.folder, self.streams, self.identity = folder, list(streams), identity
         self.rows = torch.from_numpy(rows)
-        self.all_rows = np.array_equal(rows, np.arange(identity["run"]["vocab"]))
+        self.all_rows = np.array_equal(rows, np.arange(identity["run"]["vocab"])) and all(
+            stream.shape[:1] in ((), (len(rows),)) for stream in streams if len(stream.shape) > 1
+        )
         self.buffer = {s.name: np.zeros((movie.KEY, *s.shape), s.dtype) for s in streams}
         self.start, self.filled = 0, 0  # first frame in the buffer, frames in it
 
@@ -216,5 +226,6 @@ class Recorder:
             return np.zeros((), stream.dtype)  # no gradient yet; moments start at zero
         tensor = tensors[name].detach()
         tensor = tensor.view(torch.int16) if stream.dtype == "uint16" else tensor
-        tensor = tensor if self.all_rows else tensor[self.rows.to(tensor.device)]
+        kept = self.rows[: stream.shape[0]]
+        tensor = tensor if self.all_rows else tensor[kept.to(tensor.device)]
         return tensor.cpu().numpy().view(stream.dtype)

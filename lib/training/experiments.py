@@ -1,0 +1,93 @@
+"""What each generator chapter makes, from its parameters.
+
+A generator and the analysers that read it call the same function here with the same settings, so
+they cannot disagree about which artefact is meant.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from lib import artifacts, scale
+from lib.training import films, worlds
+from lib.training.config import FLANNEL, Run
+
+TRAIN = "dynamics/01-train"
+
+
+def settings(chapter: str, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The parameters of generator `chapter` at the current scale, changed by `given`.
+
+    Raises ValueError if `given` names a parameter that the chapter does not have.
+    """
+    values = {**scale.literals(chapter), **scale.overrides(chapter, scale.current())}
+    unknown = sorted(set(given or {}) - set(values))
+    if unknown:
+        raise ValueError(f"{chapter} has no parameter {unknown}; it has {sorted(values)}")
+    return {**values, **(given or {})}
+
+
+def taken(chapter: str, namespace: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters of the running generator `chapter`, as they stand in its namespace."""
+    return {name: namespace[name] for name in scale.literals(chapter)}
+
+
+def pick(settings: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """Some of the settings."""
+    return {name: settings[name] for name in names}
+
+
+# ----------------------------------------------------------------------------- dynamics/01-train
+_FLANNEL_WORLD = ("vocab", "thai_share", "tokenizer_characters", "characters")
+_SIZES = ("dim", "layers", "heads", "ff", "seq", "batch", "steps", "lr", "init_std", "seed")
+
+
+def train_world(s: Mapping[str, Any]) -> dict[str, Any]:
+    """World of the small model: parameters of `worlds.cached`."""
+    return {"name": "flannel", **pick(s, *_FLANNEL_WORLD)}
+
+
+def train_run(s: Mapping[str, Any]) -> Run:
+    """The small model's run."""
+    return FLANNEL.replace(vocab=s["vocab"], **pick(s, *_SIZES))
+
+
+def train_film(s: Mapping[str, Any]) -> dict[str, Any]:
+    """Its film: W of every row; gradient and moments of the dead rows; mean h; loss."""
+    record = ["W", "W.grad:few", "W.exp_avg:few", "W.exp_avg_sq:few", "mean_h"]
+    return {"world": train_world(s), "run": train_run(s).as_dict(), "record": record}
+
+
+def train_probe(s: Mapping[str, Any]) -> dict[str, Any]:
+    """Its gradients in full, at a few steps."""
+    return {
+        "world": train_world(s),
+        "run": train_run(s).as_dict(),
+        "steps": [step for step in s["probe_steps"] if step <= s["steps"]],
+    }
+
+
+def film(chapter: str, params: Mapping[str, Any], *, make: bool) -> artifacts.Artifact:
+    """The film with these parameters: made if need be, or only loaded."""
+    return _get(films.FILM, chapter, params, make)
+
+
+def probe(chapter: str, params: Mapping[str, Any], *, make: bool) -> artifacts.Artifact:
+    """The probe with these parameters: made if need be, or only loaded."""
+    return _get(films.PROBE, chapter, params, make)
+
+
+def ends(chapter: str, params: Mapping[str, Any], *, make: bool) -> artifacts.Artifact:
+    """First and last matrices with these parameters: made if need be, or only loaded."""
+    return _get(films.ENDS, chapter, params, make)
+
+
+def world(chapter: str, params: Mapping[str, Any], *, make: bool) -> worlds.World:
+    """The world with these parameters: made if need be, or only loaded."""
+    return worlds.unpack(_get(worlds.RECIPE, chapter, params, make).tensors)
+
+
+def _get(
+    recipe: artifacts.Recipe, chapter: str, params: Mapping[str, Any], make: bool
+) -> artifacts.Artifact:
+    recipe = films.by(recipe, chapter)
+    return artifacts.cached(recipe, params) if make else artifacts.load(recipe, params)

@@ -1,0 +1,94 @@
+"""Films and probes as artefacts: the same run at the same settings is made once."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from lib import artifacts
+from lib.training import loop, model, recorder, worlds
+from lib.training.config import from_dict
+
+SOURCES = (
+    *recorder.SOURCES,
+    "lib.training.films",
+    "lib.training.worlds",
+    "lib.tokens.bpe",
+    "lib.tokens.corpus",
+)
+
+
+def make_film(path: Path, *, world: dict, run: dict, record: list) -> None:
+    """Film `run` in `world`, dead rows first; ":few" in `record` means the dead rows only."""
+    where = worlds.cached(**world)
+    recorder.film(
+        path,
+        from_dict(run),
+        where.stream,
+        record=record,
+        rows=np.concatenate([where.dead, where.live]),
+        few=len(where.dead),
+        extras={"counts": where.counts},
+        label=f"film, seed {run['seed']}",
+    )
+
+
+def make_probe(*, world: dict, run: dict, steps: list) -> dict[str, np.ndarray]:
+    """Everything about the unembedding's gradient at a few steps of `run`.
+
+    For each step t: `h.t` (batch * seq, dim) float32 last hidden states, `targets.t`, `W.t` (vocab,
+    dim) float32 as the forward pass saw it, `grad.t` (vocab, dim) float32 as the optimiser got it.
+    """
+    where, found = worlds.cached(**world), {}
+
+    def observe(moment: loop.Moment) -> None:
+        if moment.step in steps:
+            found[f"h.{moment.step}"] = moment.h.flatten(0, 1).float().numpy().copy()
+            found[f"targets.{moment.step}"] = moment.targets.flatten().numpy().astype(np.int32)
+            found[f"W.{moment.step}"] = moment.before["W"].float().numpy().copy()
+            found[f"grad.{moment.step}"] = moment.grads["W"].float().numpy().copy()
+
+    short = from_dict(run).replace(steps=max(steps))
+    loop.train(short, where.stream, observers=[observe], label="probe")
+    return found
+
+
+def make_ends(*, world: dict, runs: list) -> dict[str, np.ndarray]:
+    """First and last W of several runs: `first` and `last` (runs, vocab, dim), `losses` (runs, steps).
+
+    W as the model sees it: uint16 patterns where it is bfloat16, else float32.
+    """
+    where, first, last, losses = worlds.cached(**world), [], [], []
+
+    def observe(moment: loop.Moment) -> None:
+        if moment.step == 0:
+            first.append(patterns(moment.params["W"]))
+
+    for i, values in enumerate(runs):
+        run = from_dict(values)
+        label = f"run {i + 1} of {len(runs)}"
+        outcome = loop.train(run, where.stream, observers=[observe], label=label)
+        last.append(patterns(model.views(outcome.state.param, run)["W"]))
+        losses.append(outcome.losses)
+    return {"first": np.stack(first), "last": np.stack(last), "losses": np.stack(losses)}
+
+
+def patterns(tensor: torch.Tensor) -> np.ndarray:
+    """A copy as NumPy; bfloat16 as uint16 patterns."""
+    tensor = tensor.detach().cpu()
+    if tensor.dtype == torch.bfloat16:
+        return tensor.view(torch.int16).numpy().view(np.uint16).copy()
+    return tensor.numpy().copy()
+
+
+FILM = artifacts.Recipe(
+    "film", make_film, SOURCES, "dynamics/01-train", suffix=".h5", resumable=True
+)
+PROBE = artifacts.Recipe("probe", make_probe, SOURCES, "dynamics/01-train")
+ENDS = artifacts.Recipe("ends", make_ends, SOURCES, "dynamics/01-train")
+
+
+def by(recipe: artifacts.Recipe, chapter: str) -> artifacts.Recipe:
+    """`recipe` as made by another generator chapter."""
+    return dataclasses.replace(recipe, chapter=chapter)
