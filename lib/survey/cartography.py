@@ -151,6 +151,50 @@ def rows_at_hand(specimen: Specimen) -> tuple[np.ndarray, np.ndarray, np.ndarray
     return rows, ids, weights
 
 
+@dataclass(frozen=True)
+class Sample:
+    """Rows to measure pair by pair: the whole cluster and a random draw of the others."""
+
+    rows: np.ndarray  # (n, dim) float64, the cluster first
+    ids: np.ndarray  # (n,) int64
+    dead: np.ndarray  # (n,) bool
+    weights: np.ndarray  # (n,) float64, rows of W that each stands for; they sum to all rows
+
+    @property
+    def mean(self) -> np.ndarray:
+        """(dim,) float64 weighted mean row."""
+        return self.weights @ self.rows / self.weights.sum()
+
+    def covariance(self) -> np.ndarray:
+        """(dim, dim) float64 weighted covariance about the weighted mean."""
+        offset = self.rows - self.mean
+        return (offset.T * self.weights) @ offset / self.weights.sum()
+
+    def part(self, chosen: np.ndarray) -> "Sample":
+        """The rows `chosen` (n,) bool, weights kept."""
+        return Sample(self.rows[chosen], self.ids[chosen], self.dead[chosen], self.weights[chosen])
+
+
+def sample(specimen: Specimen, chart: Chart, most: int, *, seed: int) -> Sample:
+    """The cluster and at most `most` other rows: those at hand, or drawn from the whole matrix."""
+    rng = np.random.default_rng(seed)
+    if specimen.is_full:
+        dead_ids, others = chart.ids[chart.dead], chart.ids[~chart.dead]
+        drawn = np.sort(rng.choice(others, size=min(most, len(others)), replace=False))
+        rows = np.concatenate([specimen.values(dead_ids), specimen.values(drawn)])
+        rows, ids = rows.astype(np.float64), np.concatenate([dead_ids, drawn])
+        stands_for = len(others) / len(drawn)
+    else:
+        rows, ids, weights = rows_at_hand(specimen)
+        live = np.flatnonzero(weights > 1)
+        drawn = np.sort(rng.choice(live, size=min(most, len(live)), replace=False))
+        keep = np.concatenate([np.flatnonzero(weights == 1), drawn])
+        rows, ids = rows[keep], ids[keep]
+        stands_for = (specimen.rows - (weights == 1).sum()) / len(drawn)
+    dead = np.arange(len(ids)) < len(ids) - len(drawn)
+    return Sample(rows, ids, dead, np.where(dead, 1.0, stands_for))
+
+
 def _cluster(specimen: Specimen) -> tuple[np.ndarray, np.ndarray, str]:
     """Ids of the tight cluster, distances of all rows to its middle, and how it was found."""
     try:
