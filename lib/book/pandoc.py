@@ -16,7 +16,7 @@ import pypandoc
 
 ASSETS = Path(__file__).resolve().parent / "assets"
 FILTERS = ASSETS / "filters"
-READER = "markdown+table_attributes"
+READER = ("--from=markdown+table_attributes", "--columns=100000")  # no table gets fixed widths
 SPOILING = ("Could not convert TeX math", "Could not fetch resource", "Citeproc:", "not found")
 
 
@@ -55,7 +55,7 @@ def run(arguments: list[str], text: str, source: str) -> str:
 
 def read(markdown: str, source: str) -> list[dict[str, Any]]:
     """The blocks of a page's Markdown."""
-    return json.loads(run(["--from", READER, "--to", "json"], markdown, source))["blocks"]
+    return json.loads(run([*READER, "--to", "json"], markdown, source))["blocks"]
 
 
 def edition(pages: list[dict], name: str, bibliography: Path, lang: str) -> dict[str, Any]:

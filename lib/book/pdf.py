@@ -22,9 +22,10 @@ def file_name(book: Book) -> str:
 def write(shaped: dict[str, Any], folder: Path, book: Book) -> Path:
     """Set the book whose pictures lie in `folder`, and put the PDF there. Raises PressError."""
     title = {"title": book.title, "subtitle": book.subtitle, "author": book.author}
+    values = json.dumps(title, ensure_ascii=False)
     lines = [
         (ASSETS / "book.typ").read_text(encoding="utf-8"),
-        f"#show: book.with(..json(bytes({json.dumps(json.dumps(title, ensure_ascii=False), ensure_ascii=False)})))",
+        f"#show: book.with(..json(bytes({json.dumps(values, ensure_ascii=False)})))",
         pandoc.typst(shaped),
     ]
     source = folder / ".book.typ"

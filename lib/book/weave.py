@@ -17,6 +17,8 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 
+from lib import paths
+
 PLOTLY = "application/vnd.plotly.v1+json"
 IMAGES = {"image/svg+xml": "svg", "image/png": "png", "image/jpeg": "jpg"}
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")  # colours and cursor moves of a terminal
@@ -89,7 +91,7 @@ def _cell(cell: NotebookNode, name: str, folder: str, files: dict[str, bytes]) -
     for output in _joined(cell.outputs):
         if output.output_type == "stream":
             if not (output.name == "stderr" and options.get("warning", True) is False):
-                texts.append(_fence(_clean(output.text), f".cell-output .{output.name}"))
+                texts.append(_said(output.text, output.name))
         else:
             stem = f"{label or name}-{len(shown) + 1}" if several else label or name
             shown += _display(output.data, stem, folder, files, options)
@@ -150,12 +152,12 @@ def _display(
     if picture:
         return [picture]
     if "text/html" in data:
-        still = _fence(_text(data["text/plain"]), ".cell-output") if "text/plain" in data else ""
+        still = _said(_text(data["text/plain"])) if "text/plain" in data else ""
         return [_only("html", _raw(_text(data["text/html"]))), _only("typst", still)]
     if "text/latex" in data:
         return [_text(data["text/latex"])]
     if "text/plain" in data:
-        return [_fence(_clean(_text(data["text/plain"])), ".cell-output")]
+        return [_said(_text(data["text/plain"]))]
     return []  # a widget: nothing to print
 
 
@@ -216,11 +218,23 @@ def _only(edition: str, body: str) -> str:
     return _div(f'.content-visible when-format="{edition}"', body) if body else ""
 
 
-def _fence(text: str, attributes: str) -> str:
+def _fence(text: str, attributes: str = "") -> str:
     """A code block with a fence longer than any run of backticks in `text`."""
     ticks = max((len(run) for run in re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, ticks + 1)
-    return f"{fence} {{{attributes}}}\n{text.rstrip()}\n{fence}"
+    opening = f"{fence} {{{attributes}}}" if attributes else fence
+    return f"{opening}\n{text.rstrip()}\n{fence}"
+
+
+def _said(text: str, stream: str = "stdout") -> str:
+    """Printed text; a line or two may wrap, longer output keeps its columns and scrolls.
+
+    The classes stand on a div: on the code block itself Pandoc would take them for languages, and
+    searching all it knows for one of that name costs most of a second a page.
+    """
+    text = _clean(text).rstrip()
+    wraps = " .wraps" if text.count("\n") < 3 else ""
+    return _div(f".cell-output .{stream}{wraps}", _fence(text))
 
 
 def _raw(html: str) -> str:
@@ -239,6 +253,6 @@ def _text(value: Any) -> str:
 
 
 def _clean(text: str) -> str:
-    """Terminal text as a reader would see it: no colours, progress bars at their last state."""
-    lines = ANSI.sub("", text).split("\n")
+    """Terminal text fit to print: no colours, no machine's paths, progress bars at their end."""
+    lines = ANSI.sub("", text).replace(f"{paths.ROOT}/", "").split("\n")
     return "\n".join(line.rstrip("\r").rsplit("\r", 1)[-1] for line in lines)

@@ -130,6 +130,7 @@ end
 
 local function plain(block)
   if block.t == "CodeBlock" or block.t == "RawBlock" then return "" end
+  if block.t == "Div" and block.classes:includes("cell-code") then return "" end
   return pandoc.utils.stringify(block)
 end
 

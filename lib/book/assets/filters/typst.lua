@@ -102,6 +102,8 @@ local function shapes(page)
       if div.classes:includes("cell-code") then
         local title = div.classes:includes("parameters") and quoted(div.attributes.summary) or "none"
         return wrapped(("#code-cell(title: %s)["):format(title), div.content, "]")
+      elseif div.classes:includes("cell-output") then
+        return wrapped("#cell-output[", div.content, "]")
       elseif div.classes:includes("layout") then
         return layout(div)
       end
@@ -112,12 +114,6 @@ local function shapes(page)
           local before = ("#callout(%s, %s)["):format(quoted(kind), quoted(title))
           return wrapped(before, div.content, "]")
         end
-      end
-    end,
-    CodeBlock = function(code)
-      if code.classes:includes("cell-output") then
-        code.classes = {}
-        return wrapped("#cell-output[", { code }, "]"), false
       end
     end,
     Header = function(element) return header(element, page.attributes.part) end,
