@@ -9,9 +9,8 @@ from typing import Any
 
 from lib import artifacts, scale
 from lib.training import films, worlds
-from lib.training.config import FLANNEL, Run
+from lib.training.config import FLANNEL, GOLDILOCKS, Run
 
-TRAIN = "dynamics/01-train"
 
 
 def settings(chapter: str, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -66,6 +65,25 @@ def train_probe(s: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+# ----------------------------------------------------------------------------- goldilocks
+_GOLDILOCKS_WORLD = ("half", "english_in_thai", "tokenizer_characters", "characters")
+
+
+def goldilocks_world(s: Mapping[str, Any]) -> dict[str, Any]:
+    """World of the reference model: parameters of `worlds.cached`."""
+    return {"name": "goldilocks", **pick(s, *_GOLDILOCKS_WORLD)}
+
+
+def design(s: Mapping[str, Any], vocab: int) -> dict[str, Any]:
+    """The design search: candidates (dim, layers) timed for a few steps each."""
+    candidates = [
+        GOLDILOCKS.replace(vocab=vocab, dim=dim, layers=layers, ff=2 * dim, steps=s["timed_steps"])
+        for dim, layers in s["candidates"]
+    ]
+    return {"runs": [run.as_dict() for run in candidates], "repeats": s["repeats"]}
+
+
+# ----------------------------------------------------------------------------- making or loading
 def film(chapter: str, params: Mapping[str, Any], *, make: bool) -> artifacts.Artifact:
     """The film with these parameters: made if need be, or only loaded."""
     return _get(films.FILM, chapter, params, make)
@@ -79,6 +97,11 @@ def probe(chapter: str, params: Mapping[str, Any], *, make: bool) -> artifacts.A
 def ends(chapter: str, params: Mapping[str, Any], *, make: bool) -> artifacts.Artifact:
     """First and last matrices with these parameters: made if need be, or only loaded."""
     return _get(films.ENDS, chapter, params, make)
+
+
+def speed(chapter: str, params: Mapping[str, Any], *, make: bool) -> artifacts.Artifact:
+    """Timings with these parameters: made if need be, or only loaded."""
+    return _get(films.SPEED, chapter, params, make)
 
 
 def world(chapter: str, params: Mapping[str, Any], *, make: bool) -> worlds.World:

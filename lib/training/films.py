@@ -1,6 +1,7 @@
 """Films and probes as artefacts: the same run at the same settings is made once."""
 
 import dataclasses
+import time
 from pathlib import Path
 
 import numpy as np
@@ -82,11 +83,29 @@ def patterns(tensor: torch.Tensor) -> np.ndarray:
     return tensor.numpy().copy()
 
 
+def make_speed(*, runs: list, repeats: int) -> dict[str, np.ndarray]:
+    """`seconds` (runs, repeats) float64 a step of each run, in turn, on uniformly random tokens.
+
+    A property of the machine and of the moment, not of the model.
+    """
+    runs = [from_dict(values) for values in runs]
+    seconds = np.zeros((len(runs), repeats))
+    for repeat in range(repeats):
+        for i, run in enumerate(runs):
+            stream = np.random.default_rng(run.seed).integers(0, run.vocab, 10_000)
+            loop.train(run.replace(steps=1), stream)
+            start = time.perf_counter()
+            loop.train(run, stream, label="timing")
+            seconds[i, repeat] = (time.perf_counter() - start) / run.steps
+    return {"seconds": seconds}
+
+
 FILM = artifacts.Recipe(
     "film", make_film, SOURCES, "dynamics/01-train", suffix=".h5", resumable=True
 )
 PROBE = artifacts.Recipe("probe", make_probe, SOURCES, "dynamics/01-train")
 ENDS = artifacts.Recipe("ends", make_ends, SOURCES, "dynamics/01-train")
+SPEED = artifacts.Recipe("speed", make_speed, SOURCES, "goldilocks/01-design")
 
 
 def by(recipe: artifacts.Recipe, chapter: str) -> artifacts.Recipe:

@@ -56,10 +56,17 @@ def flannel(
     return _pack(bpe.train(text, vocab), corpus.english(characters))
 
 
-def goldilocks(half: int, tokenizer_characters: int, characters: int) -> dict[str, np.ndarray]:
-    """Two BPEs of `half` tokens, English and Thai, merged; the stream is English only."""
+def goldilocks(
+    half: int, english_in_thai: float, tokenizer_characters: int, characters: int
+) -> dict[str, np.ndarray]:
+    """Two BPEs of `half` tokens, English and Thai, merged; the stream is English only.
+
+    `english_in_thai` is the share of English in the Thai BPE's text, as Thai pages have it: its
+    characters and commonest pieces are what the two vocabularies have in common.
+    """
     english = bpe.train(corpus.english(tokenizer_characters), half)
-    thai = bpe.train(corpus.thai(tokenizer_characters), half)
+    shares = {"english": english_in_thai, "thai": 1 - english_in_thai}
+    thai = bpe.train(corpus.mixed(shares, characters=tokenizer_characters), half)
     return _pack(bpe.merge(english, thai), corpus.english(characters))
 
 
