@@ -93,11 +93,11 @@ def telescope(sky: Sky, longitude: float, latitude: float, width: float) -> Fiel
         raise ValueError(f"a field of view is between 0 and 170 degrees wide, not {width}")
     east, north, towards = _turn(sky, longitude, latitude)
     ahead = towards > 1e-9
-    scale = np.divide(np.degrees(1), towards, out=np.full_like(towards, np.inf), where=ahead)
+    scale = np.divide(np.degrees(1), towards, out=np.zeros_like(towards), where=ahead)
     half = np.degrees(np.tan(np.radians(width / 2)))
-    with np.errstate(invalid="ignore"):
-        inside = ahead & (np.abs(east * scale) <= half) & (np.abs(north * scale) <= half)
-    return Field(inside, (east * scale)[inside], (north * scale)[inside])
+    east, north = east * scale, north * scale
+    inside = ahead & (np.abs(east) <= half) & (np.abs(north) <= half)
+    return Field(inside, east[inside], north[inside])
 
 
 def _turn(sky: Sky, longitude: float, latitude: float) -> np.ndarray:

@@ -1,0 +1,424 @@
+"""Lengths, distances, axes, skies: checked against plain float64 arithmetic and known answers."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+import torch
+
+from lib import lattice, paths, plots, specimens
+from lib.book import reader
+from lib.survey import cartography, causal, distances, geometry, sky, spike, starmaps
+
+SEED = 42
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(SEED)
+
+
+def bf16(values: np.ndarray) -> np.ndarray:
+    return lattice.round_nearest(values.astype(np.float32))
+
+
+# ------------------------------------------------------------------------------ geometry
+
+
+def test_lengths_of_bf16_rows_equal_float64_arithmetic(rng):
+    bits = bf16(rng.normal(size=(300, 40)) * 0.02)
+    values = lattice.value(bits).astype(np.float64)
+    point = values[7]
+    assert np.allclose(geometry.norms(bits), np.linalg.norm(values, axis=1), rtol=1e-14)
+    assert np.allclose(geometry.distances(bits, point), np.linalg.norm(values - point, axis=1))
+    assert geometry.distances(bits, point)[7] == 0
+    assert np.allclose(geometry.centroid(bits), values.mean(axis=0), rtol=1e-12)
+
+
+def test_one_lattice_step_is_measured_exactly(rng):
+    bits = np.repeat(bf16(rng.normal(size=(1, 64)) * 0.02), 2, axis=0)
+    bits[1, 5] += 1
+    step = abs(float(lattice.value(bits)[1, 5]) - float(lattice.value(bits)[0, 5]))
+    found = geometry.distances(bits, lattice.value(bits)[0].astype(np.float64))
+    assert found.tolist() == [0.0, step]
+
+
+def test_blocks_cover_every_row_once_in_order(rng):
+    rows = rng.normal(size=(101, 16))
+    parts = list(geometry.blocks(rows, block_bytes=8 * 16 * 10))
+    assert [part.start for part, _ in parts] == list(range(0, 101, 10))
+    assert np.array_equal(np.concatenate([values for _, values in parts]), rows)
+
+
+def test_covariance_and_axes_agree_with_numpy(rng):
+    rows = (rng.normal(size=(900, 12)) * np.arange(1, 13) + 5).astype(np.float32)
+    cov = geometry.covariance(rows)
+    assert np.allclose(cov, np.cov(rows.astype(float).T, bias=True), rtol=1e-5, atol=1e-5)
+    found = geometry.principal_axes(cov, 3)
+    values, vectors = np.linalg.eigh(np.cov(rows.astype(float).T, bias=True))
+    assert np.allclose(found.variances, values[::-1][:3], rtol=1e-5)
+    assert np.allclose(np.abs(np.diag(found.axes.T @ vectors[:, ::-1][:, :3])), 1, atol=1e-5)
+    assert found.trace == pytest.approx(values.sum(), rel=1e-5)
+
+
+def test_covariance_far_from_the_origin_does_not_cancel(rng):
+    rows = rng.normal(size=(2000, 8)) * 1e-4 + 100.0
+    exact = np.cov(rows.T, bias=True)
+    assert np.allclose(geometry.covariance(rows), exact, rtol=1e-4, atol=1e-4 * exact.max())
+
+
+def test_axes_have_one_sign_whatever_the_solver_gave(rng):
+    axes = np.linalg.qr(rng.normal(size=(30, 4)))[0]
+    fixed = geometry.fix_signs(axes)
+    assert np.array_equal(fixed, geometry.fix_signs(axes * [-1, 1, -1, -1]))
+    assert (fixed[np.abs(fixed).argmax(axis=0), range(4)] > 0).all()
+
+
+def test_projection_is_of_uncentred_rows(rng):
+    rows = rng.normal(size=(50, 6)) + 3
+    axes = np.linalg.qr(rng.normal(size=(6, 3)))[0]
+    assert np.allclose(geometry.project(rows, axes), rows @ axes)
+
+
+@pytest.mark.parametrize(
+    ("rows", "what"),
+    [
+        (np.zeros((3, 4), dtype=np.int32), "bfloat16 bits"),
+        (np.array([[1.0, np.nan]]), "NaN"),
+        (np.full((2, 2), 0x7F80, dtype=np.uint16), "infinity"),
+        (np.zeros(5), "matrix"),
+    ],
+)
+def test_rows_without_a_geometry_are_refused(rows, what):
+    with pytest.raises(geometry.GeometryError, match=what):
+        list(geometry.blocks(rows))
+
+
+def test_a_point_of_another_width_is_refused():
+    with pytest.raises(geometry.GeometryError, match="5 components"):
+        geometry.distances(np.zeros((3, 5)), np.zeros(4))
+
+
+def test_passes_over_a_matrix_need_little_memory(rng):
+    bits = rng.integers(0x3C00, 0x3D00, size=(30_000, 512), dtype=np.uint16)
+    tracemalloc.start()
+    geometry.norms(bits)
+    geometry.covariance(bits)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 5 * geometry.BLOCK_BYTES < 30_000 * 512 * 8 * 3
+
+
+# --------------------------------------------------------------------------------- spike
+
+
+def test_the_spike_is_found_where_it_was_planted(rng):
+    norms = np.concatenate([rng.normal(1, 0.1, 20_000), 0.8 + rng.uniform(0, 1e-5, 400)])
+    found = spike.find(norms)
+    assert 0.8 <= found.centre <= 0.8 + 1e-5
+    assert found.rows == pytest.approx(400, abs=30)
+    assert found.holds(norms).sum() == found.rows
+    assert found.background < 20
+
+
+def test_a_smooth_bell_has_no_spike(rng):
+    assert spike.find(rng.normal(1, 0.1, 50_000)).surprise < 25
+
+
+def test_the_chapter_scans_as_the_library_does(rng):
+    chapter = reader.read(paths.CHAPTERS / "discovery" / "01-norms.qmd")
+    source = next(c.source for c in chapter.cells if "def scan(" in c.source)
+    names = {"np": np}
+    exec(source, names)
+    norms = np.concatenate([rng.normal(1, 0.1, 3000), np.full(40, 0.7)])
+    for width, window in zip(
+        spike.ladder(norms), spike.scan(norms, spike.ladder(norms)), strict=True
+    ):
+        assert names["scan"](norms, width) == pytest.approx(window.surprise, rel=1e-12)
+
+
+def test_norms_that_cannot_be_scanned_are_refused():
+    with pytest.raises(ValueError, match="differ"):
+        spike.find(np.ones(100))
+
+
+# ----------------------------------------------------------------------------------- sky
+
+
+def test_axes_of_the_sky_point_where_the_book_says():
+    view = sky.observe(np.array([[2.0, 0, 0], [0, 3.0, 0], [0, 0, 4.0], [-1.0, 0, 0], [0, 0, 0]]))
+    assert np.allclose(view.radius, [2, 3, 4, 1, 0])
+    assert np.allclose(view.latitude, [0, 90, 0, 0, 0])  # axis 2 is north
+    assert np.allclose(view.longitude[[0, 2, 3]], [0, 90, 180])  # axis 1 meridian, 3 equinox
+
+
+def test_directions_undo_observation_from_any_origin(rng):
+    points, origin = rng.normal(size=(500, 3)), np.array([0.3, -0.2, 0.9])
+    view = sky.observe(points, origin)
+    x, y, z = (sky.directions(view.longitude, view.latitude) * view.radius[:, None]).T
+    assert np.allclose(np.stack([x, z, y], axis=1) + origin, points)
+
+
+def test_a_telescope_sees_a_square_of_its_width():
+    lon = np.array([0.0, 4.9, 5.1, -4.9, 180.0])
+    view = sky.Sky(np.ones(5), lon, np.zeros(5))
+    field = sky.telescope(view, 0, 0, 10)
+    assert field.inside.tolist() == [True, True, False, True, False]
+    assert field.east[1] == pytest.approx(np.degrees(np.tan(np.radians(4.9))))
+
+
+def test_a_telescope_stays_sharp_at_a_billionth_of_a_degree():
+    offsets = np.array([-1e-9, 0.0, 2e-9])
+    view = sky.Sky(np.ones(3), 37.0 + offsets * 2, np.full(3, 60.0))
+    field = sky.telescope(view, 37, 60, 1e-8)
+    assert np.allclose(field.east, offsets, rtol=1e-4, atol=1e-14)  # cos 60 = 1/2; 37 has ulp 7e-15
+
+
+def test_one_of_six_fields_of_ninety_degrees_is_a_sixth_of_the_sky():
+    assert sky.square_share(90) == pytest.approx(1 / 6)
+    assert sky.square_share(1) == pytest.approx(1 / (129600 / np.pi), rel=1e-4)
+
+
+@pytest.mark.parametrize("width", [0, -1, 170])
+def test_impossible_fields_are_refused(width):
+    with pytest.raises(ValueError, match="field of view"):
+        sky.telescope(sky.Sky(np.ones(1), np.zeros(1), np.zeros(1)), 0, 0, width)
+
+
+def test_a_globe_shows_each_star_on_one_side(rng):
+    view = sky.observe(rng.normal(size=(400, 3)))
+    front, back = sky.orthographic(view, 20, 30), sky.orthographic(view, 200, -30)
+    assert np.array_equal(front[2], ~back[2])
+    middle = sky.orthographic(sky.Sky(np.ones(1), np.array([20.0]), np.array([30.0])), 20, 30)
+    assert np.allclose([middle[0], middle[1]], 0)
+    assert (front[0] ** 2 + front[1] ** 2 <= 1 + 1e-12).all()
+
+
+def test_density_of_an_even_sky_is_even(rng):
+    view = sky.observe(rng.normal(size=(20_000, 3)))
+    even = 20_000 / (129600 / np.pi)  # stars over square degrees of the sphere
+    assert np.median(sky.star_density(view, 40)) == pytest.approx(even, rel=0.1)
+    field = sky.density_field(view, 40, cells=60)
+    areas = np.diff(np.sin(np.radians(field.latitude)))[:, None] * np.ones(60)
+    assert (field.density * areas).sum() / areas.sum() == pytest.approx(even, rel=0.1)
+
+
+def test_identical_directions_do_not_divide_by_zero():
+    view = sky.Sky(np.ones(50), np.zeros(50), np.zeros(50))
+    assert np.isfinite(sky.star_density(view, 5)).all()
+
+
+def test_the_telescope_is_aimed_at_a_clump_across_the_seam(rng):
+    lon = np.concatenate([rng.uniform(-180, 180, 3000), 180 + rng.normal(0, 0.01, 300)])
+    lat = np.concatenate([rng.uniform(-60, 60, 3000), 10 + rng.normal(0, 0.01, 300)])
+    view = sky.Sky(np.ones(3300), (lon + 180) % 360 - 180, lat)
+    found = sky.aim(view, sky.star_density(view, 16), 0.2)
+    assert abs((found[0] - 180 + 180) % 360 - 180) < 0.01
+    assert found[1] == pytest.approx(10, abs=0.01)
+
+
+def test_turning_moves_a_longitude_to_the_middle():
+    view = sky.turn(sky.Sky(np.ones(3), np.array([170.0, -170.0, 0.0]), np.zeros(3)), 170)
+    assert np.allclose(view.longitude, [0, 20, -170])
+
+
+def test_a_sky_needs_three_coordinates():
+    with pytest.raises(ValueError, match="three coordinates"):
+        sky.observe(np.zeros((4, 2)))
+
+
+# ----------------------------------------------------------------------------- distances
+
+
+def crowd(rng, dim=64):
+    """A tight ball far from the origin, with twins, among ordinary rows: float32 rows."""
+    ball = rng.normal(size=dim) * 0.04 + rng.normal(size=(80, dim)) * 1e-6
+    ball[10:30] = ball[10]
+    return np.concatenate([ball, rng.normal(size=(400, dim)) * 0.06]).astype(np.float32)
+
+
+def test_float32_products_merge_rows_that_differ_and_ours_do_not(rng):
+    ball = crowd(rng)[:80]
+    true = distances.exact(ball, ball)
+    fast = torch.cdist(torch.from_numpy(ball), torch.from_numpy(ball)).numpy()
+    differ = true > 0
+    assert differ.sum() == 80 * 79 - 20 * 19  # twenty twins
+    assert (np.abs(fast[differ] / true[differ] - 1) > 0.5).mean() > 0.5  # the pitfall is real here
+    plain = np.sqrt(((ball[:, None].astype(float) - ball[None].astype(float)) ** 2).sum(-1))
+    assert np.allclose(true, plain, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("k", [1, 3, 25])
+def test_nearest_equals_brute_force_even_in_a_tight_ball(rng, k):
+    rows = crowd(rng)
+    itself = np.arange(len(rows))
+    found = distances.nearest(rows, rows, k, skip=itself)
+    every = distances.exact(rows, rows)
+    np.fill_diagonal(every, np.inf)
+    assert np.array_equal(found.distances, np.sort(every, axis=1)[:, :k])
+    assert np.array_equal(found.distances, np.take_along_axis(every, found.ids, axis=1))
+    assert found.measured < every.size / 2  # it did screen
+
+
+def test_nearest_across_several_blocks_and_batches(rng, monkeypatch):
+    monkeypatch.setattr(distances, "ROWS", 37)
+    monkeypatch.setattr(distances, "QUERIES", 13)
+    rows = crowd(rng, dim=16)
+    queries = rows[::7]
+    found = distances.nearest(queries, rows, 4)
+    every = np.sort(distances.exact(queries, rows), axis=1)
+    assert np.array_equal(found.distances, every[:, :4])
+
+
+def test_nearest_refuses_more_neighbours_than_rows():
+    with pytest.raises(geometry.GeometryError, match="cannot give"):
+        distances.nearest(np.zeros((2, 3)), np.zeros((2, 3)), 2, skip=np.arange(2))
+
+
+def test_the_error_bound_holds_and_is_not_absurd(rng):
+    a, b = rng.normal(size=(60, 896)), rng.normal(size=(70, 896))
+    a2, b2 = (a**2).sum(1), (b**2).sum(1)
+    product = (a.astype(np.float32) @ b.astype(np.float32).T).astype(float)
+    error = np.abs((a2[:, None] + b2 - 2 * product) - distances.exact(a, b) ** 2)
+    bound = distances.error_bound(a2, b2, 896)
+    assert (error <= bound).all()
+    assert bound.max() < 1e-3 * (a2.max() + b2.max())
+
+
+def test_pairs_are_of_two_rows_and_measured_as_numpy_would(rng):
+    rows = rng.normal(size=(40, 9))
+    pairs = distances.random_pairs(40, 5000, rng=rng)
+    assert (pairs[:, 0] != pairs[:, 1]).all()
+    assert set(pairs.ravel()) == set(range(40))
+    a, b = rows[pairs[:, 0]], rows[pairs[:, 1]]
+    assert np.allclose(distances.pair_distances(rows, pairs), np.linalg.norm(a - b, axis=1))
+    cosine = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+    assert np.allclose(distances.pair_cosines(rows, pairs), cosine)
+
+
+def test_a_zero_row_has_no_direction():
+    with pytest.raises(geometry.GeometryError, match="no direction"):
+        distances.pair_cosines(np.zeros((2, 3)), np.array([[0, 1]]))
+
+
+def test_controls_keep_what_they_should_and_lose_the_rest(rng):
+    rows = rng.normal(size=(500, 20)) + np.arange(20)
+    shuffled = distances.shuffled_rows(rows, rng=rng)
+    assert np.array_equal(np.sort(shuffled, axis=0), np.sort(rows, axis=0))
+    assert not np.array_equal(shuffled, rows)
+    gaussian = distances.gaussian_rows(rows, rng=rng)
+    assert (gaussian**2).mean() == pytest.approx((rows**2).mean(), rel=0.05)
+    assert abs(gaussian.mean()) < 0.1 * rows.mean()
+
+
+def test_counts_within_a_radius(rng):
+    near = np.array([0.0, 1.0, 1.0, 2.0])
+    assert distances.counts_within(near, np.array([0.0, 0.5, 1.0, 3.0])).tolist() == [1, 1, 3, 4]
+    two = np.array([[0.0, 1.0], [2.0, np.inf]])
+    weighted = distances.counts_within(two, np.array([1.5, 2.5]), np.array([1.0, 10.0]))
+    assert weighted.tolist() == [5.5, 6.0]
+
+
+def test_shell_density_of_an_even_ball_is_even(rng):
+    points = rng.uniform(-1, 1, size=(200_000, 3))
+    density = distances.shell_density(np.linalg.norm(points, axis=1), np.linspace(0.2, 1, 9))
+    assert np.allclose(density, 200_000 / 8, rtol=0.1)
+    with pytest.raises(geometry.GeometryError, match="896 dimensions"):
+        distances.shell_density(np.ones(3), np.array([0.0, 1.0]), dim=896)
+
+
+# -------------------------------------------------------------------------------- causal
+
+
+def test_the_causal_metric_makes_the_cloud_round(rng):
+    rows = rng.normal(size=(5000, 10)) * np.arange(1, 11)
+    cov, mean = np.cov(rows.T, bias=True), rows.mean(axis=0)
+    seen = causal.metric(cov, mean, ridge=0).coordinates(rows)
+    assert np.allclose(np.cov(seen.T, bias=True), np.eye(10), atol=1e-9)
+
+
+def test_the_causal_metric_does_not_see_how_logits_are_written(rng):
+    rows, change = rng.normal(size=(400, 6)), rng.normal(size=(6, 6))
+    products = []
+    for w in (rows, rows @ change):
+        seen = causal.metric(np.cov(w.T, bias=True), w.mean(axis=0), ridge=0).coordinates(w)
+        products.append(seen @ seen.T)
+    assert np.allclose(products[0], products[1], atol=1e-8)
+
+
+def test_a_flat_cloud_needs_a_ridge(rng):
+    cov = np.diag([1.0, 1.0, 0.0])
+    with pytest.raises(geometry.GeometryError, match="larger ridge"):
+        causal.metric(cov, np.zeros(3), ridge=0)
+    assert causal.metric(cov, np.zeros(3), ridge=0.1).condition < 20
+
+
+# --------------------------------------------------------------------------- cartography
+
+
+def test_the_chart_of_a_whole_matrix_is_its_principal_components():
+    planted = specimens.open("planted")
+    chart = cartography.chart(planted)
+    values = planted.values(slice(None)).astype(np.float64)
+    centred = values - values.mean(axis=0)
+    variances, axes = np.linalg.eigh(centred.T @ centred / len(values))
+    assert np.allclose(chart.variances[:3], variances[::-1][:3], rtol=1e-4)
+    assert chart.trace == pytest.approx(variances.sum(), rel=1e-4)
+    first = np.abs(values @ axes[:, -1])
+    assert np.allclose(np.abs(chart.projection[:, 0]), first, atol=1e-3 * first.max())
+    assert np.allclose(chart.centre, values[chart.dead].mean(axis=0))
+    assert 0 < chart.dead.sum() < 0.1 * len(values)
+
+
+def test_the_chart_of_the_extract_agrees_with_its_rows():
+    coder = specimens.open("qwen2.5-coder-0.5b")
+    if coder.is_full:
+        pytest.skip("the whole matrix is at hand; its chart is tested on the planted one")
+    chart = cartography.chart(coder)
+    again = coder.dead_rows.astype(float) @ coder.axes[:, :3].astype(float)
+    assert np.allclose(chart.projection[coder.dead_ids], again, atol=1e-5)
+    assert chart.dead.sum() == len(coder.dead_ids)
+    assert 0.04 < chart.shares[:3].sum() < 0.06
+
+
+@pytest.mark.parametrize("id", ["qwen2.5-coder-0.5b", "planted"])
+def test_a_sample_stands_for_the_whole_vocabulary(id):
+    W = specimens.open(id)
+    chart = cartography.chart(W)
+    drawn = cartography.sample(W, chart, 150, seed=SEED)
+    assert drawn.weights.sum() == pytest.approx(W.rows)
+    assert (~drawn.dead).sum() == 150
+    assert drawn.dead.sum() == chart.dead.sum()
+    assert len(set(drawn.ids)) == len(drawn.ids)
+    assert np.allclose(np.linalg.norm(drawn.rows, axis=1), W.norms[drawn.ids], rtol=1e-4)
+    again = cartography.sample(W, chart, 150, seed=SEED)
+    assert np.array_equal(drawn.ids, again.ids)
+    rough = drawn.covariance()
+    assert np.trace(rough) == pytest.approx(chart.trace, rel=0.1)
+
+
+# ------------------------------------------------------------------------------ starmaps
+
+
+def test_every_star_is_drawn_and_none_is_too_dim(rng):
+    from matplotlib.figure import Figure
+
+    view = sky.observe(rng.normal(size=(3000, 3)))
+    ax = plots.sky_axes(Figure(), projection="mollweide")
+    drawn = starmaps.map_of(ax, view, sky.star_density(view, 8), colormap="inferno")
+    assert len(drawn.get_offsets()) == 3000
+    assert drawn.get_rasterized()
+    colors = drawn.to_rgba(drawn.get_array())[:, :3]
+    assert colors.max(axis=1).min() > 0.3  # visible on black
+
+
+def test_the_room_is_small_and_holds_every_dead_row(rng):
+    points, density = rng.normal(size=(20_000, 3)), rng.uniform(1, 9, 20_000)
+    dead = np.arange(20_000) < 300
+    chosen = starmaps.thin_out(density, dead, 1000, seed=SEED)
+    assert dead[chosen].sum() == 300
+    assert len(chosen) == len(set(chosen)) == 1300
+    names = [f"id {i}" for i in chosen]
+    room = starmaps.room(points[chosen], density[chosen], dead[chosen], names, colormap="inferno")
+    assert sum(len(trace.text) for trace in room.data) == 1300
+    assert len(room.to_json()) < 80_000
