@@ -141,7 +141,21 @@ class Handler(BaseHTTPRequestHandler):
 
     def api(self) -> None:
         """The calls that huggingface_hub's file system makes before it reads."""
+        tree = re.fullmatch(r"/api/models/(.+?)/tree/[^/?]+.*", self.path)
+        if tree:
+            return self.answer(self.listing(tree[1], list(self.hub.repos[tree[1]])))
+        info = re.fullmatch(r"/api/models/([^/]+/[^/?]+)(/revision/.+)?(\?.*)?", self.path)
+        if info and info[1] in self.hub.repos:
+            return self.answer({"id": info[1], "sha": COMMIT, "siblings": [], "tags": []})
         self.answer({"error": "not here"}, 404)
+
+    def listing(self, repo: str, names: list[str]) -> list[dict]:
+        """The files of a repository as the API lists them."""
+        files = {name: self.hub.repos[repo][name] for name in names if name in self.hub.repos[repo]}
+        return [
+            {"type": "file", "path": n, "size": f.stat().st_size, "oid": etag(f).strip('"')}
+            for n, f in files.items()
+        ]
 
     def do_POST(self) -> None:
         self.note()
@@ -150,15 +164,8 @@ class Handler(BaseHTTPRequestHandler):
         match = re.fullmatch(r"/api/models/(.+?)/paths-info/.+", self.path)
         if not match:
             return self.answer({"error": "not here"}, 404)
-        files = self.hub.repos[match[1]]
         asked = json.loads(body)["paths"] if body.startswith(b"{") else []
-        found = [(name, files[name]) for name in asked if name in files]
-        self.answer(
-            [
-                {"type": "file", "path": n, "size": f.stat().st_size, "oid": etag(f).strip('"')}
-                for n, f in found
-            ]
-        )
+        self.answer(self.listing(match[1], asked))
 
     def answer(self, value, status: int = 200) -> None:
         raw = json.dumps(value).encode()

@@ -30,12 +30,29 @@ def test_groups_are_those_of_a_dictionary(dtype, dim):
 
 
 def test_equal_digests_do_not_make_rows_equal(monkeypatch):
-    monkeypatch.setattr(
-        census, "_digests", lambda raw, ids: np.zeros((len(ids), 16), np.uint8).view("V16")[:, 0]
-    )
+    zeros = lambda words, ids, step: np.zeros(len(ids), np.uint64)  # noqa: E731
+    monkeypatch.setattr(census, "_quick_marks", zeros)
     W = np.random.default_rng(42).integers(0, 2, (200, 12)).astype(np.uint16)
     W[:, :4] = 0
     assert np.array_equal(census.duplicates(W).group, dictionary(W))
+
+
+def test_not_even_equal_strong_digests(monkeypatch):
+    zeros = lambda words, ids, step: np.zeros(len(ids), np.uint64)  # noqa: E731
+    monkeypatch.setattr(census, "_quick_marks", zeros)
+    monkeypatch.setattr(census, "_strong_marks", zeros)
+    W = np.random.default_rng(42).integers(0, 2, (200, 12)).astype(np.uint16)
+    W[:, :4] = 0
+    assert np.array_equal(census.duplicates(W).group, dictionary(W))
+
+
+def test_rows_made_to_share_the_quick_mark_are_told_apart():
+    W = np.zeros((4, 6), np.uint64)
+    x = 2**63 + 2**34 + 2**5  # becomes 2**63 when mixed; twice that is nothing, modulo 2**64
+    W[1, [2, 3]] = W[2, [3, 4]] = x
+    marks = census._quick_marks(W, np.arange(4), 4)
+    assert len(np.unique(marks)) == 1
+    assert census.duplicates(W).group.tolist() == [0, 1, 2, 0]
 
 
 def test_small_blocks_change_nothing():

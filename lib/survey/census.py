@@ -5,8 +5,9 @@ as numbers: +0 and -0 differ, and a NaN equals itself.
 
 How: two identical rows share their first eight bytes, so only rows that share those with another
 row are candidates (one gather and one sort of `rows` 64-bit words). Candidates are told apart by a
-digest of the whole row, and every row is at last compared byte by byte with the first of its group:
-the digest makes it fast, the comparison makes it exact.
+quick mark of the whole row, and every row is at last compared byte by byte with the first of its
+group: the mark makes it fast, the comparison makes it exact. Rows that the quick mark confused get
+a cryptographic one, so that no matrix, however made, takes more than a few rounds.
 """
 
 import hashlib
@@ -21,7 +22,8 @@ from lib.specimens.errors import SpecimenError
 from lib.specimens.specimen import Specimen
 
 PREFIX = 8  # bytes of a row that every candidate must share with another
-BLOCK_BYTES = 2**24  # compared at a time: bounds the extra memory, whatever the matrix
+BLOCK_BYTES = 2**20  # worked on at a time: stays in the cache, and bounds the extra memory
+SEED = 42  # of the quick mark's multipliers
 
 
 @dataclass(frozen=True)
@@ -100,23 +102,25 @@ class Census:
 def duplicates(rows: np.ndarray, *, block_bytes: int = BLOCK_BYTES) -> Census:
     """Exact census of the rows of a C-contiguous (n, dim) array or memory map of any dtype.
 
-    Extra memory: about 60 bytes a row plus `block_bytes` twice; the matrix is never copied.
+    Extra memory: about 60 bytes a row and a few `block_bytes`; the matrix is never copied.
     Raises SpecimenError if `rows` is no matrix with columns.
     """
     if rows.ndim != 2 or 0 in rows.shape[1:]:
         raise SpecimenError(f"a census needs a matrix (rows, dim), not an array of {rows.shape}")
     if not rows.flags.c_contiguous:
         raise SpecimenError("a census needs rows that lie one after the other; pass a contiguous W")
-    raw = np.asarray(rows).view(np.uint8)
-    group = np.arange(len(raw))
-    candidates = _sharing(_prefix(raw))
-    digests = _digests(raw, candidates)
-    pending = candidates
-    while len(pending):  # one round, unless two different rows ever share a digest
-        _, first, inverse = np.unique(digests, return_index=True, return_inverse=True)
+    words = _words(np.asarray(rows))
+    step = max(1, block_bytes // (words.shape[1] * words.itemsize))
+    group = np.arange(len(words))
+    pending = _sharing(_prefix(words))
+    marks = _quick_marks
+    while len(pending):  # one round, unless different rows share a mark
+        _, first, inverse = np.unique(
+            marks(words, pending, step), return_index=True, return_inverse=True
+        )
         group[pending] = pending[first][inverse]
-        same = _equal(raw, pending, group[pending], block_bytes)
-        pending, digests = pending[~same], digests[~same]
+        pending = pending[~_equal(words, pending, group[pending], step)]
+        marks = _strong_marks
     return Census(group)
 
 
@@ -130,43 +134,62 @@ def of(specimen: Specimen) -> Census:
     return Census(specimen.row_group.astype(np.int64))
 
 
-def _prefix(raw: np.ndarray) -> np.ndarray:
+def _words(rows: np.ndarray) -> np.ndarray:
+    """(n, words) the rows' bytes as the widest unsigned integers that fit, a view."""
+    width = rows.shape[1] * rows.itemsize
+    dtype = next(
+        t for t in (np.uint64, np.uint32, np.uint16, np.uint8) if width % t().itemsize == 0
+    )
+    return rows.view(dtype)
+
+
+def _prefix(words: np.ndarray) -> np.ndarray:
     """(n,) uint64: the first bytes of every row, short rows padded with zeros."""
-    words = np.zeros((len(raw), PREFIX), dtype=np.uint8)
-    width = min(PREFIX, raw.shape[1])
-    words[:, :width] = raw[:, :width]
-    return words.view(np.uint64)[:, 0]
+    first = words[:, : PREFIX // words.itemsize]
+    padded = np.zeros((len(words), PREFIX // words.itemsize), dtype=words.dtype)
+    padded[:, : first.shape[1]] = first
+    return padded.view(np.uint64)[:, 0]
 
 
 def _sharing(words: np.ndarray) -> np.ndarray:
-    """Indices, ascending, of the words that occur more than once."""
-    order = np.argsort(words)
-    ordered = words[order]
-    twin = np.zeros(len(words), dtype=bool)
-    equal = ordered[1:] == ordered[:-1]
-    twin[1:] |= equal
-    twin[:-1] |= equal
-    return np.sort(order[twin])
+    """(m,) int64 indices, ascending, of the words that occur more than once."""
+    ordered = np.sort(words)
+    twice = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+    if not len(twice):
+        return np.empty(0, dtype=np.int64)
+    at = np.searchsorted(twice, words).clip(max=len(twice) - 1)
+    return np.flatnonzero(twice[at] == words)
 
 
-def _digests(raw: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """(len(ids),) 16-byte voids: BLAKE2b of each whole row."""
+def _quick_marks(words: np.ndarray, ids: np.ndarray, step: int) -> np.ndarray:
+    """(len(ids),) uint64: a multilinear mark of each row; different rows may share one."""
+    rng = np.random.default_rng(SEED)
+    factors = rng.integers(0, 2**63, words.shape[1], dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+    out = np.empty(len(ids), dtype=np.uint64)
+    for part in _parts(len(ids), step):
+        block = words[ids[part]].astype(np.uint64, copy=False)
+        out[part] = ((block ^ (block >> np.uint64(29))) * factors).sum(axis=1, dtype=np.uint64)
+    return out
+
+
+def _strong_marks(words: np.ndarray, ids: np.ndarray, step: int) -> np.ndarray:
+    """(len(ids),) 16-byte voids: BLAKE2b of each row."""
     out = np.empty((len(ids), 16), dtype=np.uint8)
-    for at, row in enumerate(_slow(ids)):
-        out[at] = np.frombuffer(hashlib.blake2b(raw[row], digest_size=16).digest(), np.uint8)
-    return out.view("V16")[:, 0] if len(ids) else np.empty(0, "V16")
+    for at, row in enumerate(ids):
+        out[at] = np.frombuffer(hashlib.blake2b(words[row], digest_size=16).digest(), np.uint8)
+    return out.view("V16")[:, 0]
 
 
-def _slow(ids: np.ndarray) -> Iterable[int]:
-    """The ids, under a progress bar where there are enough of them to take a second."""
-    return progress.bar(ids, desc="census", unit="row") if len(ids) > 100_000 else ids
-
-
-def _equal(raw: np.ndarray, left: np.ndarray, right: np.ndarray, block_bytes: int) -> np.ndarray:
-    """(n,) bool: whether row left[i] and row right[i] have the same bytes, block by block."""
+def _equal(words: np.ndarray, left: np.ndarray, right: np.ndarray, step: int) -> np.ndarray:
+    """(n,) bool: whether rows left[i] and right[i] have the same bytes, `step` at a time."""
     same = np.empty(len(left), dtype=bool)
-    step = max(1, block_bytes // raw.shape[1])
-    for start in range(0, len(left), step):
-        part = slice(start, start + step)
-        same[part] = (raw[left[part]] == raw[right[part]]).all(axis=1)
+    for part in _parts(len(left), step):
+        same[part] = (words[left[part]] == words[right[part]]).all(axis=1)
     return same
+
+
+def _parts(rows: int, step: int) -> Iterable[slice]:
+    """Slices over `rows`, under a progress bar where there are enough to take a second."""
+    starts = range(0, rows, step)
+    shown = progress.bar(starts, desc="census") if len(starts) > 1_000 else starts
+    return (slice(start, start + step) for start in shown)
