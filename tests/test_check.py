@@ -109,6 +109,7 @@ plots.use_house_style(colormap)
 
 ```{python}
 value_str = "1.5"
+claims.settle("rises", 1)
 ```
 
 The value is `{python} value_str`, of $3.14159$ and `2.71828`.
@@ -162,6 +163,8 @@ FILES = {
     "data/README.md": "# Data\n\n`big.bin`: noughts, made here.\n",
     "data/scales/smoke.yml": "one/01-make:\n  steps: 5\none/02-look:\n  steps: 5\n",
     "data/scales/full.yml": "# as the cells say\n",
+    "data/claims.yaml": "- {id: rises, part: one, claim: It rises, source: seed 001, printed: 1,"
+    " check: equal, chapter: one/02-look}\n",
     "README.md": "# A small book\n\n## A note\n\nSee [data](data/README.md) and [there](#a-note).\n",
     "CITATION.cff": "cff-version: 1.2.0\ntitle: A small book\n",
     ".github/workflows/test.yml": "on: [push]\njobs: {}\n",
@@ -309,6 +312,13 @@ VIOLATIONS = [
     ("quarto/option", LOOK_FILE, "fig-look", look("#| label: fig-look", "#| label: fig-look\n#| renderings: [light, dark]")),
     ("quarto/python", LOOK_FILE, "%time", text("```{python}\n%time 1\n```")),
     ("quarto/plotly", LOOK_FILE, "label: fig-turn", look('::: {.content-visible when-format="html"}', "::: {.callout-tip}")),
+    ("claims/fields", "data/claims.yaml", None, {"data/claims.yaml": "- {id: rises, chapter: one/02-look}\n"}),
+    ("claims/fields", "data/claims.yaml", None, {"data/claims.yaml": "rises: 1\n"}),
+    ("claims/unique", "data/claims.yaml", None, {"data/claims.yaml": FILES["data/claims.yaml"] * 2}),
+    ("claims/chapter", "data/claims.yaml", None, replaced("data/claims.yaml", "one/02-look", "one/03-gone")),
+    ("claims/chapter", "data/claims.yaml", None, look('claims.settle("rises", 1)\n', "")),
+    ("claims/known", LOOK_FILE, "value_str = \"1.5", look('"rises"', '"falls"')),
+    ("claims/known", LOOK_FILE, "value_str = \"1.5", look('claims.settle("rises", 1)', 'claims.table(["rises", "falls"])')),
     ("links/file", "README.md", "data/gone.md", replaced("README.md", "data/README.md", "data/gone.md")),
     ("links/file", "index.qmd", "02-gone", replaced("index.qmd", "02-look", "02-gone")),
     ("links/anchor", "README.md", "#no-note", replaced("README.md", "(#a-note)", "(#no-note)")),
