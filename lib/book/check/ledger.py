@@ -1,4 +1,4 @@
-"""The ledger of claims and the chapters agree: each claim has its chapter, each verdict its claim."""
+"""The ledger of claims agrees with the chapters: each claim has one, each verdict has its claim."""
 
 import ast
 from collections.abc import Iterator
