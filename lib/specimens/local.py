@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import numpy as np
+
 from lib.specimens import gguf_file, safetensors_file
 from lib.specimens.catalogue import Description
 from lib.specimens.errors import SpecimenError
@@ -57,6 +59,25 @@ def read(name: str) -> Specimen:
     )
     source = f"{path}, {tensor}: {len(matrix):,} x {dim}, {kind}"
     return Specimen(description, source, kind, matrix)
+
+
+def of_array(id: str, bits: np.ndarray, *, source: str, tokenizer: str | None = None) -> Specimen:
+    """A specimen of (rows, dim) uint16 bfloat16 bits in memory: a matrix that this book trained."""
+    if bits.ndim != 2 or bits.dtype != np.uint16:
+        raise SpecimenError(f"{id}: a specimen is made of (rows, dim) uint16 bfloat16 bits")
+    rows, dim = bits.shape
+    description = Description(
+        id=id,
+        model=f"{id} (trained by this book)",
+        tensor="W",
+        rows=rows,
+        dim=dim,
+        dtype="BF16",
+        tokenizer=tokenizer,
+        licence="MIT",
+        sources=(),
+    )
+    return Specimen(description, f"{id}, {rows:,} x {dim}: {source}", "BF16", bits)
 
 
 def file_in(folder: Path, tensor: str | None) -> Path:

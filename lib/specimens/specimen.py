@@ -140,7 +140,7 @@ class Specimen:
             )
         from lib.tokens import vocabulary  # same floor: only needed when rows are named
 
-        return vocabulary.load(self.description.tokenizer)
+        return vocabulary.open(self.description.tokenizer, self.rows)
 
     def _whole(self) -> np.ndarray:
         if self.matrix is None:

@@ -1,8 +1,9 @@
 """The dead cluster: found without labels, and bounded by every rule the sources used.
 
 Each rule answers "which rows belong to the dead cluster?" differently, so every count of members or
-singletons carries its rule's name. All rules start from the matrix's *anchor*, the row of its most
-populous black hole; none looks at a token.
+singletons carries its rule's name. All rules start from the matrix's *anchor*: the row of its most
+populous black hole or, where no two rows are identical, the row in the middle of the spike that the
+norms show. None looks at a token.
 """
 
 import enum
@@ -15,7 +16,7 @@ from scipy.spatial.distance import cdist
 
 from lib.specimens.errors import SpecimenError
 from lib.specimens.specimen import Specimen
-from lib.survey import voids
+from lib.survey import spike, voids
 from lib.survey.census import Census
 
 EPSILON = 2.0**-14  # the ULP of components in [2^-7, 2^-6); the sources print it as 5.96e-5
@@ -68,8 +69,7 @@ class DeadBall:
 def dead_ball(specimen: Specimen, census: Census) -> DeadBall | None:
     """The cluster within the most surprising void round the anchor; None if chance explains it.
 
-    The anchor is the row of the most populous black hole. An extract brings its own reference
-    point. Raises SpecimenError if there is neither a hole nor an extract.
+    The anchor is that of `anchor`; an extract brings its own reference point.
     """
     distances, centre = anchor_distances(specimen, census)
     void = voids.significant(distances)
@@ -79,13 +79,22 @@ def dead_ball(specimen: Specimen, census: Census) -> DeadBall | None:
 
 
 def anchor_distances(specimen: Specimen, census: Census) -> tuple[np.ndarray, str]:
-    """((rows,) float64 L2 distances, from what). Raises SpecimenError without an anchor."""
+    """((rows,) float64 L2 distances, what they are from)."""
     if not specimen.is_full:
         return specimen.distances.astype(np.float64), str(specimen.facts["arrays"]["dist"])
-    if not census.holes:
-        raise SpecimenError(f"{specimen.id}: no two rows are identical, so there is no anchor")
-    anchor = int(census.first_ids[0])
-    return _distances(specimen, specimen.values([anchor])[0]), f"row {anchor}"
+    row = anchor(specimen, census)
+    return _distances(specimen, specimen.values([row])[0]), f"row {row}"
+
+
+def anchor(specimen: Specimen, census: Census) -> int:
+    """The row that every rule on a whole matrix starts from."""
+    if census.holes:
+        return int(census.first_ids[0])
+    norms = specimen.norms
+    ids = np.flatnonzero(spike.find(norms).holds(norms))
+    values = specimen.values(ids).astype(np.float64)
+    off = np.linalg.norm(values - np.median(values, axis=0), axis=1)
+    return int(ids[off.argmin()])
 
 
 def memberships(specimen: Specimen, census: Census) -> Iterator[Membership]:
@@ -98,7 +107,7 @@ def memberships(specimen: Specimen, census: Census) -> Iterator[Membership]:
     holes = in_holes[distances[in_holes] <= radius]  # identical rows elsewhere are no members
     yield Membership(Rule.HOLES, "identical rows in the cluster", holes)
     if specimen.is_full:
-        yield from _bitwise(specimen, census, distances, holes)
+        yield from _bitwise(specimen, census, distances)
         yield Membership(
             Rule.CORE, f"L2 < {CORE_RADIUS:g}", np.flatnonzero(distances < CORE_RADIUS)
         )
@@ -115,8 +124,8 @@ def memberships(specimen: Specimen, census: Census) -> Iterator[Membership]:
         yield Membership(Rule.VOID, "largest k ln(r'/r)", near)
 
 
-def exponent_gaps(specimen: Specimen, anchor: int) -> np.ndarray:
-    """(rows,) int: the largest difference of exponent fields to row `anchor`, over all components.
+def exponent_gaps(specimen: Specimen, row: int) -> np.ndarray:
+    """(rows,) int16: the largest difference of exponent fields to row `row`, over all components.
 
     Signs are not compared, as in the sources. Raises SpecimenError for dtypes without exponents.
     """
@@ -130,7 +139,7 @@ def exponent_gaps(specimen: Specimen, anchor: int) -> np.ndarray:
     def exponents(rows: np.ndarray) -> np.ndarray:
         return ((rows >> shift) & mask).astype(np.int16)
 
-    reference = exponents(np.asarray(bits[anchor]))
+    reference = exponents(np.asarray(bits[row]))
     gaps = np.empty(len(bits), dtype=np.int16)
     for part in _parts(len(bits)):
         gaps[part] = np.abs(exponents(np.asarray(bits[part])) - reference).max(axis=1)
@@ -148,11 +157,10 @@ def graph(specimen: Specimen, census: Census, distances: np.ndarray) -> np.ndarr
     return _component(specimen, census, distances, "euclidean", GRAPH_EDGE, GRAPH_EDGE)
 
 
-def _bitwise(
-    specimen: Specimen, census: Census, distances: np.ndarray, holes: np.ndarray
-) -> Iterator[Membership]:
+def _bitwise(specimen: Specimen, census: Census, distances: np.ndarray) -> Iterator[Membership]:
     """The rules on bit patterns: exponents, their ladder, the box round the exact ones."""
-    gaps = exponent_gaps(specimen, int(census.first_ids[0]))
+    start = anchor(specimen, census)
+    gaps = exponent_gaps(specimen, start)
     exact = np.flatnonzero(gaps == 0)
     yield Membership(Rule.EXPONENTS, "all exponents equal", exact)
     for tolerance in TOLERANCES[1:]:
@@ -161,8 +169,8 @@ def _bitwise(
     # A lattice box inside a ball: only rows as close as its farthest corner can lie in it.
     corners = specimen.values(exact)
     low, high = corners.min(axis=0), corners.max(axis=0)
-    anchor = specimen.values([int(census.first_ids[0])])[0]
-    corner = np.linalg.norm(np.maximum(high - anchor, anchor - low).astype(np.float64))
+    middle = specimen.values([start])[0]
+    corner = np.linalg.norm(np.maximum(high - middle, middle - low).astype(np.float64))
     candidates = np.flatnonzero(distances <= corner * (1 + 1e-9))
     values = specimen.values(candidates)
     inside = ((values >= low) & (values <= high)).all(axis=1)
@@ -171,7 +179,8 @@ def _bitwise(
 
 def _void_rule(specimen: Specimen, census: Census, in_holes: np.ndarray) -> Membership:
     """The sources' void: round the population-weighted mean of *all* black holes."""
-    centre = specimen.values(in_holes).mean(axis=0, dtype=np.float64)
+    rows = in_holes if len(in_holes) else [anchor(specimen, census)]
+    centre = specimen.values(rows).mean(axis=0, dtype=np.float64)
     distances = _distances(specimen, centre)
     void = voids.widest(distances, nearest=min(NEAREST, len(distances)))
     setting = f"r < {void.middle:.4g}, widest gap of {NEAREST:,}"
@@ -190,7 +199,7 @@ def _component(
 
     Only rows within `reach` of some member can join, so the pool grows outwards until it is closed.
     """
-    radius = reach
+    radius, start = reach, census.group[anchor(specimen, census)]
     while True:
         pool = np.flatnonzero(distances <= radius * (1 + 1e-9))
         first = np.unique(census.group[pool])
@@ -199,8 +208,7 @@ def _component(
         values = specimen.values(first).astype(np.float64)
         touching = cdist(values, values, metric) <= edge
         _, label = csgraph.connected_components(touching, directed=False)
-        anchor = np.searchsorted(first, census.first_ids[0])
-        joined = first[label == label[anchor]]
+        joined = first[label == label[np.searchsorted(first, start)]]
         farthest = distances[joined].max()
         if farthest + reach <= radius or len(pool) == len(distances):
             return np.flatnonzero(np.isin(census.group, joined))
