@@ -67,6 +67,8 @@ def press(
     out.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
+        if "pdf" not in formats and (out / pdf.file_name(book)).is_file():
+            shutil.copyfile(out / pdf.file_name(book), staging / pdf.file_name(book))
         _make(notebooks, staging, formats, book, root)
         _replace(out, staging, formats, book)
     finally:
@@ -144,13 +146,10 @@ def _attributes(page: Page) -> dict[str, str]:
 
 def _replace(out: Path, staging: Path, formats: tuple[str, ...], book: Book) -> None:
     """Put the finished book in the old one's place."""
-    name = pdf.file_name(book)
     if "html" not in formats:
         out.mkdir(exist_ok=True)
-        (staging / name).replace(out / name)
+        (staging / pdf.file_name(book)).replace(out / pdf.file_name(book))
         return
-    if "pdf" not in formats and (out / name).is_file():
-        shutil.copyfile(out / name, staging / name)
     old = staging.with_name(f"{staging.name}-old")
     staging.chmod(0o755)
     try:

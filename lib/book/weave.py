@@ -20,6 +20,7 @@ from nbformat import NotebookNode
 from lib import paths
 
 PLOTLY = "application/vnd.plotly.v1+json"
+WIDGET = "application/vnd.jupyter.widget"
 IMAGES = {"image/svg+xml": "svg", "image/png": "png", "image/jpeg": "jpg"}
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")  # colours and cursor moves of a terminal
 HIDDEN_TAGS = {"remove-cell", "inline"}
@@ -135,6 +136,8 @@ def _display(
     data: dict, stem: str, folder: str, files: dict[str, bytes], options: dict
 ) -> list[str]:
     """One rich output as Markdown; what only HTML can show gets a sibling for the PDF."""
+    if any(mime.startswith(WIDGET) for mime in data):
+        return []  # alive only in Jupyter; its text/plain says nothing
     picture = _picture(data, stem, folder, files, options)
     if PLOTLY in data:
         figure = json.dumps(
@@ -158,7 +161,7 @@ def _display(
         return [_text(data["text/latex"])]
     if "text/plain" in data:
         return [_said(_text(data["text/plain"]))]
-    return []  # a widget: nothing to print
+    return []
 
 
 def _picture(data: dict, stem: str, folder: str, files: dict[str, bytes], options: dict) -> str:

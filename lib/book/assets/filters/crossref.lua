@@ -92,11 +92,9 @@ end
 
 -- An alt attribute becomes the image's description, which every writer knows.
 local function alt_text(image)
-  local alt = image.attributes.alt
-  if alt then
-    image.caption = { pandoc.Str(alt) }
-    image.attributes.alt = nil
-  end
+  local alt = image.attributes.alt or image.attributes["fig-alt"]
+  if alt then image.caption = { pandoc.Str(alt) } end
+  image.attributes.alt, image.attributes["fig-alt"] = nil, nil
   return image
 end
 

@@ -131,7 +131,10 @@ end
 local function plain(block)
   if block.t == "CodeBlock" or block.t == "RawBlock" then return "" end
   if block.t == "Div" and block.classes:includes("cell-code") then return "" end
-  return pandoc.utils.stringify(block)
+  local whole = block:walk {  -- stringify leaves footnotes out; a reader may look for them
+    Note = function(note) return pandoc.Span(pandoc.utils.blocks_to_inlines(note.content)) end,
+  }
+  return pandoc.utils.stringify(whole)
 end
 
 local function search_records(page, records)

@@ -79,7 +79,9 @@ local function header(element, in_part)
   inlines:extend(element.content)
   local label = element.identifier ~= "" and (" <" .. element.identifier .. ">") or ""
   inlines:insert(raw_inline("]" .. label))
-  return pandoc.Para(inlines)
+  local blocks = pandoc.Blocks { pandoc.Para(inlines) }
+  if element.level == 1 then blocks:insert(1, raw("#opening()")) end
+  return blocks
 end
 
 local function layout(div)
@@ -92,6 +94,17 @@ local function layout(div)
   return blocks:walk {
     Image = function(image) image.attributes.width = "100%" return image end,
   }
+end
+
+-- Pandoc's own writer leaves out alternative texts.
+local function picture(image, folder)
+  local source = "/" .. pandoc.path.normalize(pandoc.path.join { folder, image.src })
+  local width = image.attributes.width or "auto"
+  local inches = tonumber(width:match("^([%d.]+)in$"))
+  if inches and inches > TEXT_WIDTH then width = "100%" end
+  local alt = pandoc.utils.stringify(image.caption)
+  return raw_inline(("#box(image(%s, width: %s, alt: %s))"):format(
+    quoted(source), width, alt ~= "" and quoted(alt) or "none"))
 end
 
 local function shapes(page)
@@ -125,14 +138,7 @@ local function shapes(page)
         return { raw_inline(before), span.content[1], raw_inline(label .. "]") }, false
       end
     end,
-    Image = function(image)
-      if not image.src:match("^/") then
-        image.src = "/" .. pandoc.path.normalize(pandoc.path.join { folder, image.src })
-      end
-      local inches = tonumber((image.attributes.width or ""):match("^([%d.]+)in$"))
-      if inches and inches > TEXT_WIDTH then image.attributes.width = "100%" end
-      return image
-    end,
+    Image = function(image) return picture(image, folder), false end,
   }
 end
 
