@@ -8,22 +8,17 @@ from pathlib import Path
 import numpy as np
 
 from lib import lattice
-from lib.formation import centres, exact
+from lib.formation import exact, gallery
 from lib.formation.snowball import SURVIVORS, Distribution
 from lib.specimens.errors import SpecimenError
 from lib.specimens.safetensors_file import open_tensor, read_header
 
-BUILT_IN = {
-    "qwen3-holes": "the population-weighted mean of Qwen3-4B's 13 holes, norm 0.3709",
-    "qwen3-lattice": "its largest hole, a lattice point",
-    "qwen3-centred": "a surrogate of the mean-centred centre, norm 0.1661",
-}
 COLUMNS = ("unique", "holes", "tokens", "largest", "varying")
 
 
 def add(verbs: argparse._SubParsersAction) -> None:
     """Add the verb and its options."""
-    names = "; ".join(f"{name}: {what}" for name, what in BUILT_IN.items())
+    names = "; ".join(f"{name}: {what}" for name, what in gallery.NAMES.items())
     parser = verbs.add_parser(
         "snowball",
         help="draw snowballs round a centre and count their black holes",
@@ -88,18 +83,14 @@ def run(args: argparse.Namespace) -> int:
 
 def centre(name: str, *, seed: int) -> tuple[np.ndarray, str]:
     """(D,) float32 centre and its source, from a built-in name or FILE.safetensors[:TENSOR]."""
-    if name in BUILT_IN:
-        rng = np.random.default_rng(seed)
-        if name == "qwen3-centred":
-            return centres.centred(rng=rng), BUILT_IN[name]
-        point = centres.on_lattice(rng=rng)
-        return (centres.weighted_mean(point) if name == "qwen3-holes" else point), BUILT_IN[name]
+    if name in gallery.NAMES:
+        return gallery.named(name, seed=seed), gallery.NAMES[name]
     file, tensor = name, None
     if not Path(file).exists() and ":" in name:
         file, tensor = name.rsplit(":", 1)
     if not Path(file).exists():
         raise SpecimenError(
-            f"{file}: no such file, and no built-in centre ({', '.join(BUILT_IN)}); check the path"
+            f"{file}: no such file, and no built-in centre ({', '.join(gallery.NAMES)}); check the path"
         )
     entries = list(read_header(file).entries)
     if tensor is None and len(entries) == 1:

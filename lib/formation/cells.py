@@ -132,4 +132,5 @@ def _probabilities(centre, low, count, below, float32_rounding):
             np.where(beyond, 0.0, below(-edge)), ((0, 0), (1, 1)), constant_values=(1, 0)
         )
     # the difference of the smaller tails: no cancellation far out on either side
-    return np.where(left[:, 1:] < 0.5, np.diff(left), -np.diff(right))
+    inside = np.where(left[:, 1:] < 0.5, np.diff(left), -np.diff(right))
+    return np.maximum(inside, 0.0)
