@@ -78,7 +78,19 @@ APPENDIX = """# More {#sec-more}
 
 : A table of the text. {#tbl-text}
 
-See @tbl-text.
+See @tbl-text, and what is wide: a table, a formula, a word, code.
+
+| one | two | three | four | five | six | seven | eight | nine | ten | eleven |
+|-----|-----|-------|------|------|-----|-------|-------|------|-----|--------|
+| a-long-cell-without-a-break | b-long-cell-without-a-break | c | d | e | f | g | h | i | j | k |
+
+$$ a_1 + a_2 + a_3 + a_4 + a_5 + a_6 + a_7 + a_8 + a_9 + a_{10} + a_{11} + a_{12} + a_{13} = b $$
+
+Awordthatislongerthananyscreenofaphoneandhasnoplacewhereitcouldbebrokenintotwolinesbyanyone.
+
+```python
+x = "a line of code that is a good deal longer than the screen of a phone is wide, as they are"
+```
 """
 
 
