@@ -327,6 +327,17 @@ def test_shell_density_of_an_even_ball_is_even(rng):
         distances.shell_density(np.ones(3), np.array([0.0, 1.0]), dim=896)
 
 
+@pytest.mark.parametrize("spread", [2e-7, 1e-5, 2e-4, 1e-3])
+def test_rounding_is_undone_on_average(rng, spread):
+    row, step, dim = rng.normal(size=4000) * 0.01, 2e-4, 4000
+    moved = row + rng.normal(size=(200, dim)) * spread
+    seen = np.linalg.norm(step * (np.round(moved / step) - np.round(row / step)), axis=1)
+    true = np.sqrt(np.mean((moved - row) ** 2) * dim)
+    square = np.sqrt(np.mean(seen**2))  # the relation is one of mean squares
+    assert distances.before_rounding(square, step, dim) == pytest.approx(true, rel=0.1)
+    assert distances.before_rounding(np.zeros(1), step, dim).tolist() == [0.0]
+
+
 # -------------------------------------------------------------------------------- causal
 
 

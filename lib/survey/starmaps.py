@@ -17,6 +17,7 @@ from lib.survey.sky import Field, Raster, Sky, orthographic
 
 DIMMEST = 0.22  # of the colour map: darker would not be seen on black
 MARK = plots.PALETTE["sky"]
+CAMERA = {"x": -0.9, "y": -1.3, "z": 0.7}  # of the room: the zero row in front
 
 
 def starlight(colormap: str) -> Colormap:
@@ -150,7 +151,7 @@ def room(
 
     Coordinates are rounded to four digits and sent as float32, which keeps the page small.
     """
-    scale = brightness(density)
+    scale = brightness(density[~dead])
     shades = [[i / 8, hexadecimal(starlight(colormap)(i / 8))] for i in range(9)]
     figure = go.Figure()
     groups = [(~dead, "live rows", 1.4, None), (dead, "the dead ball", 5, plots.DEAD)]
@@ -165,12 +166,15 @@ def room(
             text=[name for name, yes in zip(names, chosen, strict=True) if yes],
             hovertemplate="%{text}<extra></extra>",
         )  # fmt: skip
-    axis = {"backgroundcolor": plots.SKY, "gridcolor": "#333333", "color": "#bdbdbd"}
-    axis |= {"zeroline": True, "zerolinecolor": "#777777"}
-    titles = {"xaxis": "PC 1", "yaxis": "PC 3", "zaxis": "PC 2"}
+    look = {"backgroundcolor": plots.SKY, "gridcolor": "#333333", "color": "#bdbdbd"}
+    look |= {"zeroline": True, "zerolinecolor": "#777777"}
+    scene = {"aspectmode": "data", "bgcolor": plots.SKY, "camera": {"eye": CAMERA}}
+    for name, number in (("xaxis", 1), ("yaxis", 3), ("zaxis", 2)):
+        low, high = np.percentile(points[:, number - 1], [0.2, 99.8])  # a few are far out
+        edge = 0.05 * (high - low)
+        scene[name] = look | {"title": {"text": f"PC {number}"}, "range": [low - edge, high + edge]}
     figure.update_layout(
-        scene={"aspectmode": "data"}
-        | {name: axis | {"title": {"text": title}} for name, title in titles.items()},
+        scene=scene,
         paper_bgcolor=plots.SKY, font={"color": "#e6e6e6"}, height=620,
         margin={"l": 0, "r": 0, "t": 0, "b": 0}, legend={"x": 0, "y": 1, "itemsizing": "constant"},
     )  # fmt: skip
