@@ -1,4 +1,4 @@
-"""Displacements: how far rows move from one step to the next, on the lattice and in weight space."""
+"""Displacements: how far rows move in a step, on the lattice and in weight space."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

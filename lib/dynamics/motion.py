@@ -65,7 +65,9 @@ def null_drift(length: np.ndarray, distance: np.ndarray, dim: int) -> np.ndarray
         return np.nan_to_num(length**2 * (dim - 1) / (2 * dim * distance))
 
 
-def cloud_of_movie(path: Path, rows: np.ndarray, stream: str = "W", stop: int | None = None) -> Cloud:
+def cloud_of_movie(
+    path: Path, rows: np.ndarray, stream: str = "W", stop: int | None = None
+) -> Cloud:
     """The cloud of `rows` through a movie, read segment by segment."""
     parts = [
         (first, cloud(lattice.value(frames)))
@@ -75,7 +77,9 @@ def cloud_of_movie(path: Path, rows: np.ndarray, stream: str = "W", stop: int | 
     for name in Cloud.__dataclass_fields__:
         pieces = [getattr(part, name) for _, part in parts]
         if name in ("centroid", "radius", "rms", "largest"):  # the first frame of a piece repeats
-            pieces = [p if first == 0 else p[1:] for (first, _), p in zip(parts, pieces, strict=True)]
+            pieces = [
+                p if first == 0 else p[1:] for (first, _), p in zip(parts, pieces, strict=True)
+            ]
         joined[name] = np.concatenate(pieces)
     return Cloud(**joined)
 

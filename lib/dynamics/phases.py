@@ -37,9 +37,7 @@ class Lives:
 
     def phase(self, step: int) -> np.ndarray:
         """Phase of every row during `step` (1..steps): (rows,) int of Phase."""
-        return (
-            (step > self.early).astype(int) + (step > self.midlife) + (step > self.motion)
-        )
+        return (step > self.early).astype(int) + (step > self.midlife) + (step > self.motion)
 
     def strata(self) -> np.ndarray:
         """Share of rows in each phase at each step: (steps, 4) float64, rows sum to 1."""

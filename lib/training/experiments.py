@@ -12,7 +12,6 @@ from lib.training import films, worlds
 from lib.training.config import FLANNEL, GOLDILOCKS, Run
 
 
-
 def settings(chapter: str, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The parameters of generator `chapter` at the current scale, changed by `given`.
 

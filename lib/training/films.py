@@ -56,7 +56,7 @@ def make_probe(*, world: dict, run: dict, steps: list) -> dict[str, np.ndarray]:
 
 
 def make_ends(*, world: dict, runs: list) -> dict[str, np.ndarray]:
-    """First and last W of several runs: `first` and `last` (runs, vocab, dim), `losses` (runs, steps).
+    """First and last W of several runs: `first`, `last` (runs, vocab, dim); `losses` (runs, steps).
 
     W as the model sees it: uint16 patterns where it is bfloat16, else float32.
     """

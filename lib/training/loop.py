@@ -66,6 +66,7 @@ def train(
     stream: np.ndarray,
     *,
     observers: Sequence[Observer] = (),
+    intervene: Callable[[model.Parameters], None] | None = None,
     resume: tuple[optim.State, np.ndarray] | None = None,
     save: Callable[[optim.State, np.ndarray], None] | None = None,
     save_every: int = 0,
@@ -73,10 +74,12 @@ def train(
 ) -> Outcome:
     """Train on a token stream (tokens,) of integers; observers are called at step 0 and after each.
 
-    `resume` is (state, losses so far). `save(state, losses)` is called at every step t where t + 1
-    is a multiple of `save_every` (so that frames 0..t are whole segments), and when SIGINT or
-    SIGTERM ask to stop, which then raises Stopped. Raises ConfigError if the stream does not fit
-    the run, Diverged if the loss is not finite.
+    `intervene(grads)` may change the gradients (by name, compute_dtype) before the optimiser
+    gets them: for experiments that take a cause away. `resume` is (state, losses so far).
+    `save(state, losses)` is called at every step t where t + 1 is a multiple of `save_every` (so
+    that frames 0..t are whole segments), and when SIGINT or SIGTERM ask to stop, which then raises
+    Stopped. Raises ConfigError if the stream does not fit the run, Diverged if the loss is not
+    finite.
     """
     check_stream(run, stream)
     device = arithmetic.device(run.device)
@@ -114,6 +117,8 @@ def train(
             h = model.hidden(named, tokens, run)
             loss = model.loss(h.flatten(0, 1), named["W"], targets.flatten())
             loss.backward()
+            if intervene:
+                intervene(gradients)
             if given is not sums:
                 given.copy_(sums)
             record[step - 1] = value = loss.item()

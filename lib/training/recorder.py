@@ -82,9 +82,9 @@ def film(
     """Train `run` on `stream` and write its movie to `path`; see streams_of for `record`.
 
     `rows` (ids) are the rows kept, in the order in which they are stored (dead first makes dead
-    rows cheap to read alone); default all. `few` is how many of them streams named ":few" keep. What an earlier, killed call left in the folder
-    `<path>.parts` is taken up if it belongs to the same run. Raises files.FileError if the disk has
-    no room, loop.Stopped if a signal stopped the run.
+    rows cheap to read alone); default all. `few` is how many of them streams named ":few" keep.
+    What an earlier, killed call left in the folder `<path>.parts` is taken up if it belongs to the
+    same run. Raises files.FileError if the disk has no room, loop.Stopped if a signal stopped it.
     """
     rows = np.arange(run.vocab) if rows is None else np.asarray(rows, np.int64)
     streams = streams_of(run, record, len(rows), few)

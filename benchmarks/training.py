@@ -1,0 +1,129 @@
+"""One Goldilocks step, three ways, in one process, alternating: `python -m benchmarks.training`.
+
+- the sources' recipe: a module, `model.to(bfloat16)`, eager, torch.optim.AdamW;
+- plain float32: the same module and optimiser in float32;
+- ours: storage on the bf16 lattice, forward and backward in float32, logits in chunks.
+
+All on one thread, with the same initial weights and batches. Prints steps per second, the ratios,
+whether the losses agree, and (with --profile) where our time goes.
+"""
+
+import argparse
+import time
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from lib.training import loop, model
+from lib.training.config import FLOAT32, GOLDILOCKS, Run
+
+
+class Peer(torch.nn.Module):
+    """A GPT as one writes it; tied, pre-layer-norm."""
+
+    def __init__(self, run: Run):
+        super().__init__()
+        nn, d = torch.nn, run.dim
+        self.run = run
+        self.W, self.positions = nn.Embedding(run.vocab, d), nn.Embedding(run.seq, d)
+        self.blocks = nn.ModuleList(self.block(d, run.ff) for _ in range(run.layers))
+        self.norm = nn.LayerNorm(d)
+
+    @staticmethod
+    def block(d: int, ff: int) -> torch.nn.ModuleDict:
+        nn = torch.nn
+        return nn.ModuleDict(
+            {
+                "norm1": nn.LayerNorm(d),
+                "qkv": nn.Linear(d, 3 * d),
+                "out": nn.Linear(d, d),
+                "norm2": nn.LayerNorm(d),
+                "up": nn.Linear(d, ff),
+                "down": nn.Linear(ff, d),
+            }
+        )
+
+    def forward(self, tokens: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        b, s = tokens.shape
+        x = self.W(tokens) + self.positions.weight[:s]
+        for block in self.blocks:
+            q, k, v = block["qkv"](block["norm1"](x)).chunk(3, -1)
+            q, k, v = (t.view(b, s, self.run.heads, -1).transpose(1, 2) for t in (q, k, v))
+            y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+            x = x + block["out"](y.transpose(1, 2).reshape(b, s, -1))
+            x = x + block["down"](F.gelu(block["up"](block["norm2"](x))))
+        logits = F.linear(self.norm(x), self.W.weight)
+        return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+
+    def load(self, named: model.Parameters) -> "Peer":
+        for name, parameter in self.named_parameters():
+            name = name.removeprefix("blocks.")
+            parameter.data.copy_(named[{"W.weight": "W", "positions.weight": "positions"}.get(name, name)])
+        return self
+
+
+class Way:
+    """One way of training, advanced a few steps at a time."""
+
+    def __init__(self, run: Run, stream: np.ndarray, dtype: torch.dtype | None):
+        self.run, self.stream, self.step, self.losses = run, stream, 0, []
+        self.best = float("inf")
+        if dtype is not None:
+            peer = Peer(run).load(model.views(model.initialise(run), run)).to(dtype)
+            self.peer, self.adamw = peer, torch.optim.AdamW(peer.parameters(), lr=run.lr, weight_decay=0)
+        else:
+            self.resume = None
+
+    def advance(self, steps: int) -> None:
+        start = time.perf_counter()
+        if hasattr(self, "peer"):
+            for step in range(self.step + 1, self.step + steps + 1):
+                self.adamw.zero_grad()
+                loss = self.peer(*loop.batch(self.stream, self.run, step))
+                loss.backward()
+                self.adamw.step()
+                self.losses.append(loss.item())
+        else:
+            run = self.run.replace(steps=self.step + steps)
+            outcome = loop.train(run, self.stream, resume=self.resume)
+            self.resume = (outcome.state, outcome.losses)
+            self.losses = outcome.losses.tolist()
+        self.step += steps
+        self.best = min(self.best, (time.perf_counter() - start) / steps)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--profile", action="store_true", help="show where our step spends its time")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    rng = np.random.default_rng(42)
+    stream = (rng.zipf(1.2, 200_000) % 2074).astype(np.uint16)
+    run = GOLDILOCKS
+    ways = {
+        "sources' recipe (eager bf16)": (Way(run, stream, torch.bfloat16), 2),
+        "plain float32 eager": (Way(run.replace(**FLOAT32), stream, torch.float32), 8),
+        "ours (bf16 lattice, float32 compute)": (Way(run, stream, None), 8),
+    }
+    for _ in range(args.rounds):
+        for way, steps in ways.values():
+            way.advance(steps)
+    ours = ways["ours (bf16 lattice, float32 compute)"][0]
+    print(f"Goldilocks, {model.count(run):,} parameters, batch {run.batch} x {run.seq}, 1 thread")
+    for name, (way, _) in ways.items():
+        print(f"  {name:38s} {1 / way.best:6.2f} steps/s   ours is {way.best / ours.best:5.2f} x as fast")
+    first = [way.losses[:4] for way, _ in ways.values()]
+    print("  losses of the first steps:", *(" ".join(f"{x:.3f}" for x in row) + ";" for row in first))
+    assert np.allclose(first[0], first[2], atol=0.08), "ours and eager bf16 disagree"
+    assert np.allclose(first[1], first[2], atol=0.03), "ours and float32 disagree"
+    if args.profile:
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+            ours.advance(8)
+        print(profile.key_averages().table(sort_by="self_cpu_time_total", row_limit=14,
+                                           max_name_column_width=44))  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

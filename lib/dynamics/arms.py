@@ -1,0 +1,159 @@
+"""Arms of an experiment: many runs, each watched at every step and reduced to a few curves.
+
+Films of whole matrices are for the runs one wants to look into; an arm keeps only what its dead
+rows did: the cloud they form, when each of them stopped, and where they ended.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from lib import artifacts
+from lib.dynamics import displacement, motion
+from lib.training import films, loop, model, worlds
+from lib.training.config import from_dict
+
+SOURCES = (
+    *films.SOURCES,
+    "lib.dynamics.arms",
+    "lib.dynamics.displacement",
+    "lib.dynamics.motion",
+    "lib.lattice",
+)
+PIECE = 64  # frames reduced at a time
+
+CURVES = ("radius", "rms", "bulk", "thermal", "outward", "null")
+
+
+# ----------------------------------------------------------------------------- taking causes away
+def common(dead: torch.Tensor) -> Callable[[model.Parameters], None]:
+    """Every dead row gets the mean of the dead gradients: nothing tells them apart."""
+
+    def intervene(grads: model.Parameters) -> None:
+        grads["W"][dead] = grads["W"][dead].mean(0)
+
+    return intervene
+
+
+def equal_length(dead: torch.Tensor) -> Callable[[model.Parameters], None]:
+    """Every dead gradient keeps its direction and gets the mean length: no one is pushed harder."""
+
+    def intervene(grads: model.Parameters) -> None:
+        rows = grads["W"][dead]
+        length = rows.norm(dim=1, keepdim=True)
+        grads["W"][dead] = rows / length.clamp_min(1e-30) * length.mean()
+
+    return intervene
+
+
+def one_direction(dead: torch.Tensor) -> Callable[[model.Parameters], None]:
+    """Every dead gradient keeps its length and gets the mean direction: one wind for all."""
+
+    def intervene(grads: model.Parameters) -> None:
+        rows = grads["W"][dead]
+        mean = rows.mean(0)
+        grads["W"][dead] = mean / mean.norm().clamp_min(1e-30) * rows.norm(dim=1, keepdim=True)
+
+    return intervene
+
+
+INTERVENTIONS = {"common": common, "equal length": equal_length, "one direction": one_direction}
+
+
+# ----------------------------------------------------------------------------- watching
+class Watcher:
+    """Observer that reduces the frames of some rows to curves and last exits."""
+
+    def __init__(self, rows: np.ndarray, matrix: str = "W"):
+        self.rows, self.matrix = torch.from_numpy(rows), matrix
+        self.frames: list[torch.Tensor] = []
+        self.curves: dict[str, list[np.ndarray]] = {name: [] for name in (*CURVES, "still")}
+        self.centroid: list[np.ndarray] = []
+        self.last = {name: np.zeros(len(rows), np.int64) for name in ("early", "midlife", "motion")}
+        self.steps = 0  # reduced so far
+
+    def __call__(self, moment: loop.Moment) -> None:
+        self.frames.append(moment.params[self.matrix].detach()[self.rows].clone())
+        if len(self.frames) > PIECE:
+            self.reduce()
+
+    def reduce(self) -> None:
+        """Turn the frames gathered into numbers; the last frame stays, as the next one's past."""
+        if len(self.frames) < 2:
+            return
+        frames = torch.stack(self.frames)
+        cloud = motion.cloud(frames.float().numpy())
+        patterns = frames.bfloat16().view(torch.int16).numpy().view(np.uint16)
+        moves = displacement.of(patterns)
+        skip = 0 if self.steps == 0 else 1  # the first frame of a later piece was counted
+        for name in CURVES:
+            values = getattr(cloud, name)
+            self.curves[name].append(values[skip:] if name in ("radius", "rms") else values)
+        self.centroid.append(cloud.centroid[skip:])
+        self.curves["still"].append((moves.l1 == 0).mean(1))
+        conditions = {
+            "early": moves.l2 > np.sqrt(moves.dim),
+            "midlife": moves.linf > 1,
+            "motion": moves.l1 > 0,
+        }
+        at = self.steps + 1 + np.arange(len(moves.l1))[:, None]
+        for name, condition in conditions.items():
+            self.last[name] = np.maximum(self.last[name], (condition * at).max(0))
+        self.steps += len(moves.l1)
+        self.frames = self.frames[-1:]
+
+    def result(self) -> dict[str, np.ndarray]:
+        """Curves (steps,) or (steps + 1,), centroid (steps + 1, dim), last exits (rows,)."""
+        self.reduce()
+        found = {n: np.concatenate(c).astype(np.float32) for n, c in self.curves.items()}
+        found["centroid"] = np.concatenate(self.centroid).astype(np.float32)
+        return found | self.last
+
+
+def make(*, world: dict, runs: list) -> dict[str, np.ndarray]:
+    """Watch the dead rows of W in several runs: arrays named "<run number>.<what>".
+
+    `runs` are mappings with `run` and, if wanted, `intervene` (see INTERVENTIONS) and `matrix`
+    ("E"). `what`: see Watcher.result, and losses (steps,), last (dead, dim) uint16 patterns.
+    """
+    where, found = worlds.cached(**world), {}
+    dead = torch.from_numpy(where.dead)
+    for i, arm in enumerate(runs):
+        run = from_dict(arm["run"])
+        matrix = arm.get("matrix", "W")
+        watcher = Watcher(where.dead, matrix)
+        wanted = arm.get("intervene")
+        outcome = loop.train(
+            run,
+            where.stream,
+            observers=[watcher],
+            intervene=INTERVENTIONS[wanted](dead) if wanted else None,
+            label=f"arm {i + 1} of {len(runs)}",
+        )
+        last = model.views(outcome.state.param, run)[matrix][dead].bfloat16()
+        kept = watcher.result() | {"losses": outcome.losses, "last": films.patterns(last)}
+        found |= {f"{i}.{name}": values for name, values in kept.items()}
+    return found
+
+
+RECIPE = artifacts.Recipe("arms", make, SOURCES, "dynamics/04-arms")
+
+
+def unpack(arrays: Mapping[str, np.ndarray], labels: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Arrays of one artefact as label -> what -> array, in the order of its runs."""
+    return {
+        label: {
+            name.split(".", 1)[1]: values
+            for name, values in arrays.items()
+            if name.split(".", 1)[0] == str(i)
+        }
+        for i, label in enumerate(labels)
+    }
+
+
+def unique(patterns: np.ndarray) -> tuple[int, int]:
+    """Number of different rows of (rows, dim) patterns, and population of the commonest."""
+    _, counts = np.unique(np.ascontiguousarray(patterns), axis=0, return_counts=True)
+    return len(counts), int(counts.max())
