@@ -65,6 +65,7 @@ def train_probe(s: Mapping[str, Any]) -> dict[str, Any]:
 
 
 # ----------------------------------------------------------------------------- goldilocks
+BASELINE_SIZES = ("seq", "batch", "steps", "lr", "init_std", "seed")
 _GOLDILOCKS_WORLD = ("half", "english_in_thai", "tokenizer_characters", "characters")
 
 
@@ -80,6 +81,20 @@ def design(s: Mapping[str, Any], vocab: int) -> dict[str, Any]:
         for dim, layers in s["candidates"]
     ]
     return {"runs": [run.as_dict() for run in candidates], "repeats": s["repeats"]}
+
+
+def baseline_run(s: Mapping[str, Any], vocab: int) -> Run:
+    """The reference model's run."""
+    return GOLDILOCKS.replace(vocab=vocab, **pick(s, *BASELINE_SIZES))
+
+
+def baseline_film(s: Mapping[str, Any], vocab: int) -> dict[str, Any]:
+    """Its film: W of every row, mean h, loss."""
+    return {
+        "world": goldilocks_world(s),
+        "run": baseline_run(s, vocab).as_dict(),
+        "record": ["W", "mean_h"],
+    }
 
 
 # ----------------------------------------------------------------------------- making or loading
