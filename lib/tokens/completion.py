@@ -10,7 +10,7 @@ side, and of the ways to finish such a neighbour the FURTHER first ones.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice, product
 
@@ -65,12 +65,14 @@ def begins_character(data: bytes) -> bool:
     )
 
 
+def length(first: int) -> int:
+    """How many bytes a character has in UTF-8, by its first byte."""
+    return 2 if first < 0xE0 else 3 if first < 0xF0 else 4
+
+
 def characters(begun: bytes) -> Iterator[str]:
     """All characters whose UTF-8 starts with the bytes `begun` (and goes on), in order."""
-    if not 0xC2 <= begun[0] < 0xF5:
-        return
-    length = 2 if begun[0] < 0xE0 else 3 if begun[0] < 0xF0 else 4
-    for rest in product(range(0x80, 0xC0), repeat=length - len(begun)):
+    for rest in product(range(0x80, 0xC0), repeat=length(begun[0]) - len(begun)):
         try:
             yield (begun + bytes(rest)).decode("utf-8")
         except UnicodeDecodeError:
@@ -86,6 +88,7 @@ class Search:
     by_head: dict[bytes, list[bytes]]  # continuation bytes -> tokens that start with them
     runs_only: tuple[bytes, ...]  # tokens of nothing but continuation bytes
     pairs: dict[bytes, dict[bytes, bool]] = field(default_factory=dict, repr=False)  # memory
+    known: dict[bytes, list[bytes]] = field(default_factory=dict, repr=False)  # of beginnings
 
     def stable(self, left: bytes, right: bytes) -> bool:
         """Whether merging keeps `left` and `right` apart, and each of them whole."""
@@ -94,25 +97,29 @@ class Search:
             known[right] = merging.merge(left + right, self.vocabulary) == [left, right]
         return known[right]
 
+    def beginnings(self, run: bytes) -> list[bytes]:
+        """The tokens whose begun character the continuation bytes `run` finish."""
+        if run not in self.known:
+            self.known[run] = [
+                token
+                for tail, tokens in self.by_tail.items()
+                if length(tail[0]) == len(tail) + len(run) and decodes(tail + run)
+                for token in tokens
+            ]
+        return self.known[run]
+
     def lefts(self, token: bytes, run: bytes, depth: int = DEPTH) -> Iterator[bytes]:
         """Bytes to put before `token` so that the continuation bytes `run` get their beginning."""
         if not run:
             yield b""
         elif depth:
-            for tail, before in self.by_tail.items():
-                if decodes(tail + run):
-                    for left in before:
-                        if self.stable(left, token):
-                            further = self.lefts(left, edges(left).head, depth - 1)
-                            yield from (more + left for more in islice(further, FURTHER))
+            for left in self.beginnings(run):
+                if self.stable(left, token):
+                    further = self.lefts(left, edges(left).head, depth - 1)
+                    yield from (more + left for more in islice(further, FURTHER))
             for left in self.runs_only:
                 if len(left) + len(run) <= 3 and self.stable(left, token):
                     yield from (more + left for more in self.lefts(left, left + run, depth - 1))
-
-    def rights(self, token: bytes, begun: bytes, wanted: Iterable[bytes]) -> Iterator[bytes]:
-        """Bytes to put after `token` to finish the character `begun` as one of `wanted` (UTF-8)."""
-        for character in wanted:
-            yield from self.finish(token, character[len(begun) :])
 
     def finish(self, token: bytes, missing: bytes, depth: int = DEPTH) -> Iterator[bytes]:
         """Bytes to put after `token` that start with `missing`."""

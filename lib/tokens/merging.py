@@ -62,6 +62,10 @@ def words(text: str, vocabulary: Vocabulary) -> list[str]:
     for expression in vocabulary.expressions:
         cut: list[str] = []
         for piece in pieces:
+            found = expression.findall(piece)
+            if sum(map(len, found)) == len(piece):  # the matches cover it: the usual case
+                cut += filter(None, found)
+                continue
             end = 0
             for match in expression.finditer(piece):
                 if match.start() > end:

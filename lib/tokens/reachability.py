@@ -121,77 +121,74 @@ def _fragment(token: bytes, search: completion.Search) -> tuple[Reach, str, str 
     if built != [token]:
         parts = " ".join(str(vocabulary.ids.get(part, "?")) for part in built)
         return Reach.UNBUILT, f"merging gives {parts}", None
-    if cut.tail:
-        return _begun(token, cut, search)
-    if cut.head == token:
-        return _judge(token, search.inside(token), Counter(), vocabulary)
-    befores = search.lefts(token, cut.head)
-    return _judge(token, ((before, b"") for before in befores), Counter(), vocabulary)
-
-
-def _begun(
-    token: bytes, cut: completion.Edges, search: completion.Search
-) -> tuple[Reach, str, str | None]:
-    """The same for a token that ends in the beginning of a character: each character is asked."""
-    vocabulary, body = search.vocabulary, cut.body.decode()
     reasons: Counter[str] = Counter()
-    possible: list[list[str]] = [[], []]  # assigned characters, then unassigned ones
-    divided: list[str] = []
-    for character in completion.characters(cut.tail):
-        text = body + character
-        if merging.normalise(text, vocabulary) != text:
-            reasons[str(Reach.NORMALISED)] += 1
-        elif len(merging.words(text, vocabulary)) > 1:
-            divided.append(character)
-        else:
-            possible[not assigned(character)].append(character)
-    for character in divided[:64] if not any(possible) else ():
-        if any(
-            emits(before.encode(), (body + character).encode(), after.encode(), vocabulary)
-            for before, after in contexts()
-        ):
-            possible[not assigned(character)].append(character)
-    if divided:
-        reasons[str(Reach.SPLIT)] += len(divided)
-    befores = list(search.lefts(token, cut.head)) if any(possible) else []
-    pairs = (
-        (before, after)
-        for group in possible
-        for after in search.rights(token, cut.tail, (c.encode() for c in group))
-        for before in befores
-    )
-    if any(possible):
-        reasons["absorbed in merging"] += sum(map(len, possible))
-    return _judge(token, pairs, reasons, vocabulary)
-
-
-def _judge(
-    token: bytes,
-    pairs: Iterable[tuple[bytes, bytes]],
-    reasons: Counter[str],
-    vocabulary: Vocabulary,
-) -> tuple[Reach, str, str | None]:
-    """Try the texts (before, token, after), those of assigned characters first in line to win."""
-    fallback, tried = None, Counter()
-    for before, after in islice(pairs, TEXTS):
+    if cut.tail:
+        texts = _begun(cut, token, search, reasons)
+    elif cut.head == token:
+        texts = search.inside(token)
+    else:
+        texts = ((before, b"") for before in search.lefts(token, cut.head))
+    fallback = None
+    for before, after in islice(texts, TEXTS):
         reason = prevents(before, token, after, vocabulary)
         if reason is None:
             witness = (before + token + after).decode("utf-8")
             if all(map(assigned, witness)):
                 return Reach.COMPLETED, f"from {witness!r}", witness
             fallback = fallback or witness
-            if reasons:  # the characters were sorted: no assigned one is left
-                break
-        else:
-            tried[reason] += 1
+            if cut.tail and not assigned(witness[-1]):
+                break  # assigned characters come first: there is nothing better ahead
+        elif not cut.tail:
+            reasons[reason] += 1
     if fallback is not None:
         return Reach.COMPLETED, f"only with unassigned characters: {fallback!r}", fallback
-    what = "characters it can begin" if reasons else "texts around it"
-    found = reasons or tried
-    if not found:
-        return Reach.INCOMPLETE, "every neighbour absorbs it in merging", None
-    counted = ", ".join(f"{n:,} {reason}" for reason, n in found.most_common())
-    return Reach.INCOMPLETE, f"{what}: {counted}", None
+    counted = ", ".join(f"{n:,} {reason}" for reason, n in reasons.most_common())
+    what = "characters it can begin" if cut.tail else "texts around it"
+    return Reach.INCOMPLETE, f"{what}: {counted or 'none'}", None
+
+
+def _begun(
+    cut: completion.Edges, token: bytes, search: completion.Search, reasons: Counter[str]
+) -> Iterator[tuple[bytes, bytes]]:
+    """Texts (before, after) for a token that begins a character: every such character is asked.
+
+    Assigned characters go first. `reasons` counts, for each character, what stands against it.
+    """
+    vocabulary, body = search.vocabulary, cut.body.decode()
+    befores = _Replay(search.lefts(token, cut.head))
+    divided: list[str] = []
+    for wanted in (True, False):
+        for character in completion.characters(cut.tail):
+            if assigned(character) != wanted:
+                continue
+            text = body + character
+            if merging.normalise(text, vocabulary) != text:
+                reasons[str(Reach.NORMALISED)] += 1
+            elif body and len(merging.words(text, vocabulary)) > 1:
+                reasons[str(Reach.SPLIT)] += 1
+                divided.append(character)
+            else:
+                for after in search.finish(token, character.encode()[len(cut.tail) :]):
+                    yield from ((before, after) for before in befores)
+                reasons["absorbed in merging"] += 1
+    for character in divided[:64]:  # a surrounding may keep together what stands divided alone
+        for before, after in contexts():
+            if emits(before.encode(), (body + character).encode(), after.encode(), vocabulary):
+                rest = character.encode()[len(cut.tail) :]
+                yield before.encode(), rest + after.encode()
+
+
+class _Replay:
+    """A generator that can be walked many times, computed only as far as someone walks."""
+
+    def __init__(self, source: Iterator[bytes]):
+        self.source, self.seen = source, []
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield from self.seen
+        for item in self.source:
+            self.seen.append(item)
+            yield item
 
 
 def prevents(before: bytes, token: bytes, after: bytes, vocabulary: Vocabulary) -> str | None:
