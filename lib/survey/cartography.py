@@ -195,6 +195,13 @@ def sample(specimen: Specimen, chart: Chart, most: int, *, seed: int) -> Sample:
     return Sample(rows, ids, dead, np.where(dead, 1.0, stands_for))
 
 
+def labels(specimen: Specimen, ids: np.ndarray) -> list[str]:
+    """A name for each of the (n,) ids: the number, and the token's text where it is known."""
+    if specimen.description.tokenizer is None:
+        return [f"id {i}" for i in ids]
+    return [f"id {i}: {specimen.tokens.shown(int(i))}" for i in ids]
+
+
 def _cluster(specimen: Specimen) -> tuple[np.ndarray, np.ndarray, str]:
     """Ids of the tight cluster, distances of all rows to its middle, and how it was found."""
     try:

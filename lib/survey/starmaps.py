@@ -4,6 +4,8 @@ Naked-eye plots: stars on black, brighter where there are more of them. Every fu
 axes that it is given (`plots.sky_axes`) and returns what a colour bar needs.
 """
 
+from html import escape
+
 import numpy as np
 import plotly.graph_objects as go
 from matplotlib.axes import Axes
@@ -154,16 +156,17 @@ def room(
     scale = brightness(density[~dead])
     shades = [[i / 8, hexadecimal(starlight(colormap)(i / 8))] for i in range(9)]
     figure = go.Figure()
-    groups = [(~dead, "live rows", 1.4, None), (dead, "the dead ball", 5, plots.DEAD)]
+    groups = [(~dead, "live rows", 1.4, None), (dead, "the dead ball", 14, MARK)]
     for chosen, label, size, color in groups:
         x, z, y = points[chosen].round(4).astype(np.float32).T
         shade = np.asarray(scale(density[chosen])).round(2).astype(np.float32)
         marker = {"size": size, "color": color or shade, "line": {"width": 0}}
-        if color is None:
-            marker |= {"colorscale": shades, "cmin": 0, "cmax": 1}
+        marker |= (
+            {"symbol": "circle-open"} if color else {"colorscale": shades, "cmin": 0, "cmax": 1}
+        )
         figure.add_scatter3d(
             x=x, y=y, z=z, mode="markers", name=label, marker=marker,
-            text=[name for name, yes in zip(names, chosen, strict=True) if yes],
+            text=[escape(name) for name, yes in zip(names, chosen, strict=True) if yes],
             hovertemplate="%{text}<extra></extra>",
         )  # fmt: skip
     look = {"backgroundcolor": plots.SKY, "gridcolor": "#333333", "color": "#bdbdbd"}
@@ -176,6 +179,7 @@ def room(
     figure.update_layout(
         scene=scene,
         paper_bgcolor=plots.SKY, font={"color": "#e6e6e6"}, height=620,
-        margin={"l": 0, "r": 0, "t": 0, "b": 0}, legend={"x": 0, "y": 1, "itemsizing": "constant"},
+        margin={"l": 0, "r": 0, "t": 0, "b": 0},
+        legend={"x": 0.02, "y": 0.98, "itemsizing": "constant", "bgcolor": "rgba(0,0,0,0)"},
     )  # fmt: skip
     return figure
