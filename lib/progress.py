@@ -9,7 +9,6 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from tqdm.auto import tqdm as auto_tqdm
 from tqdm.std import tqdm
 
 TERMINAL = "BOOK_TERMINAL"
@@ -25,6 +24,8 @@ def bar(iterable: Iterable | None = None, **options) -> tqdm:
             return tqdm(iterable, disable=True, **options)
     if "BOOK_QUIET" in os.environ or not (sys.stderr.isatty() or _interactive_notebook()):
         return tqdm(iterable, disable=True, **options)
+    from tqdm.auto import tqdm as auto_tqdm  # warns in a kernel without ipywidgets, on the page
+
     return auto_tqdm(iterable, leave=False, **options)
 
 

@@ -87,22 +87,15 @@ def test_the_whole_book_runs(whole_run):
     assert whole_run.status == 0, whole_run.said
 
 
-def test_a_second_run_executes_nothing(whole_run):
-    again = subprocess.run(
-        [sys.executable, "-m", "lib", "run"],
-        cwd=paths.ROOT,
-        env=os.environ | {"BOOK_SCALE": SCALE},
-        capture_output=True,
-        text=True,
-    )
-    assert (again.returncode, again.stdout) == (0, ""), again.stdout + again.stderr
+@pytest.fixture(scope="module")
+def catalogue(whole_run) -> dict[str, runner.Chapter]:
+    """Every chapter by name, as it stands."""
+    return schedule.read_all([paths.ROOT / page.source for page in PAGES.values()])
 
 
 @every_page
-def test_it_was_executed_as_it_stands_and_without_errors(page):
+def test_it_was_executed_as_it_stands_and_without_errors(page, catalogue):
     chapter, notebook = page
-    names = {name: entry.source for name, entry in PAGES.items()}
-    catalogue = schedule.read_all([paths.ROOT / source for source in names.values()])
     assert notebook.metadata.book.key == schedule.key(chapter, {}, catalogue)
     for cell in code_cells(notebook):
         assert cell.execution_count is not None or not cell.source.strip(), cell.source
@@ -164,15 +157,3 @@ def test_every_inline_value_is_filled_in_and_finite(page):
     before = "\n".join(c.source for c in chapter.notebook.cells if c.cell_type == "markdown")
     assert not re.search(r"(^|[^`])`\{python\}[ \t]", text)
     assert len(EMPTY.findall(text)) == len(EMPTY.findall(before)), "a value is nan, inf or None"
-
-
-@every_page
-def test_its_kind_and_reads_are_true(page):
-    chapter, notebook = page
-    assert notebook.metadata.book.kind == chapter.front.get("kind", "page")
-    code = chapter.code
-    if chapter.reads and chapter.reads != [schedule.ALL]:
-        assert "artifacts.load" in code or "load" in code, "it reads a generator but loads nothing"
-    if chapter.front.get("kind") == "page":
-        seconds = notebook.metadata.get("papermill", {}).get("duration") or 0
-        assert seconds < 60, f"a page of theory took {seconds:.0f} s"

@@ -335,6 +335,7 @@ VIOLATIONS = [
     ("layers/down", "lib/paths.py", "from .", {"lib/paths.py": LIB + "from . import artifacts\n"}),
     ("layers/down", "lib/survey/graph.py", "from lib", {"lib/survey/graph.py": LIB + "from lib.training import loop\n"}),
     ("layers/down", "lib/book/runner.py", "from lib", {"lib/book/runner.py": LIB + "from lib.survey import graph\n"}),
+    ("layers/bars", "lib/paths.py", "from tqdm", {"lib/paths.py": LIB + "from tqdm.auto import tqdm\n"}),
     ("layers/start", "lib/cli/go.py", "from lib", {"lib/cli/go.py": LIB + "from lib import paths\n", "lib/paths.py": LIB + "import scipy.stats\n"}),
     ("layers/docstring", "lib/paths.py", "def open", {"lib/paths.py": LIB + "def open_it():\n    return 1\n"}),
     ("layers/docstring", "lib/paths.py", "def read", {"lib/paths.py": LIB + 'class A:\n    """A."""\n\n    def read(self):\n        return 1\n'}),

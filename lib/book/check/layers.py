@@ -47,6 +47,7 @@ def check(project: Project) -> Iterator[Finding]:
                 continue
             yield from _imports(file, tree)
             yield from _docstrings(file, tree)
+            yield from _bars(file, tree)
             if file.startswith("lib/cli/"):
                 yield from _start(project, file, tree, known)
 
@@ -93,6 +94,16 @@ def _imported_rooms(file: str, tree: ast.Module) -> Iterator[tuple[str, int]]:
             words = name.split(".")
             if words[0] == "lib" and len(words) > 1:
                 yield words[1], node.lineno
+
+
+def _bars(file: str, tree: ast.Module) -> Iterator[Finding]:
+    """Bars that reach the page: tqdm itself, or its warning about missing widgets."""
+    for node in ast.walk(tree):
+        names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if any(name.split(".")[0] == "tqdm" for name in names) and file != "lib/progress.py":
+            message = "tqdm here prints its warnings onto the page"
+            yield Finding(file, node.lineno, "layers/bars", message, "use lib.progress.bar")
 
 
 def _start(project: Project, file: str, tree: ast.Module, known: Chains) -> Iterator[Finding]:
