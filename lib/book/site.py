@@ -14,6 +14,7 @@ from lib.book import pandoc, pdf
 from lib.book.config import Book, Page
 from lib.book.pandoc import ASSETS, PressError
 
+UNREAD = "annotation, .header-section-number, .footnote-back"  # what the search index leaves out
 SHARED = ("book.css", "book.js")
 PLOTLY_MARK = 'class=\\"plotly-figure\\"'  # as it stands in JSON, see weave
 KINDS = {
@@ -150,7 +151,7 @@ def _assets(folder: Path, with_plotly: bool) -> None:
 def _index(folder: Path) -> None:
     """Let Pagefind read the finished pages; its index goes to `folder`/pagefind."""
     answer = subprocess.run(
-        [sys.executable, "-m", "pagefind", "--site", str(folder)],
+        [sys.executable, "-m", "pagefind", "--site", str(folder), "--exclude-selectors", UNREAD],
         capture_output=True,
         text=True,
         check=False,

@@ -79,6 +79,7 @@ function scan() {
       scored.sort((a, b) => b.score - a.score);
       return scored.slice(0, 16).map(({ text, at }) => ({
         url: new URL(text.url, root).href,
+        page: text.page,
         title: text.title,
         excerpt: marked(text.text.slice(at, at + 180), words),
       }));

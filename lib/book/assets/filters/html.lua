@@ -128,21 +128,31 @@ end
 
 -- ---------------------------------------------------------------- texts for searching
 
+-- Words only: formulas would show as TeX, and code is not what a reader looks for here.
 local function plain(block)
   if block.t == "CodeBlock" or block.t == "RawBlock" then return "" end
   if block.t == "Div" and block.classes:includes("cell-code") then return "" end
-  local whole = block:walk {  -- stringify leaves footnotes out; a reader may look for them
+  local whole = block:walk {
+    Math = function(math)
+      if math.mathtype == "InlineMath" and not math.text:find("\\", 1, true) then
+        return pandoc.Str((math.text:gsub("[{}_^]", "")))
+      end
+      return pandoc.Str("…")
+    end,
+    -- stringify leaves footnotes out; a reader may look for them
     Note = function(note) return pandoc.Span(pandoc.utils.blocks_to_inlines(note.content)) end,
   }
   return pandoc.utils.stringify(whole)
 end
 
 local function search_records(page, records)
-  local record
+  local record, page_title
   for _, block in ipairs(page.content) do
     if block.t == "Header" and block.level <= 3 then
+      page_title = page_title or pandoc.utils.stringify(block.content)
       record = {
         url = pandoc.MetaString(page.attributes.url .. "#" .. block.identifier),
+        page = pandoc.MetaString(page_title),
         title = pandoc.MetaString(pandoc.utils.stringify(block.content)),
         words = {},
       }
@@ -165,7 +175,8 @@ function Pandoc(doc)
   end
   doc.meta.search = records:map(function(record)
     local text = table.concat(record.words, " "):gsub("%s+", " ")
-    return { url = record.url, title = record.title, text = pandoc.MetaString(text) }
+    record.words, record.text = nil, pandoc.MetaString(text)
+    return record
   end)
   return doc
 end
