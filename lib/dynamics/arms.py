@@ -138,7 +138,7 @@ def make(*, world: dict, runs: list) -> dict[str, np.ndarray]:
     return found
 
 
-RECIPE = artifacts.Recipe("arms", make, SOURCES, "dynamics/04-arms")
+RECIPE = artifacts.Recipe("arms", make, SOURCES, "dynamics/05-arms")
 
 
 def unpack(arrays: Mapping[str, np.ndarray], labels: Sequence[str]) -> dict[str, dict[str, Any]]:

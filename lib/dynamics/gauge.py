@@ -73,4 +73,4 @@ def make(*, world: dict, runs: list) -> dict[str, np.ndarray]:
     return {**readings, "losses": np.stack(losses)}
 
 
-RECIPE = artifacts.Recipe("gauge", make, SOURCES, "dynamics/04-arms")
+RECIPE = artifacts.Recipe("gauge", make, SOURCES, "dynamics/05-arms")
