@@ -66,49 +66,72 @@ class Record:
     witness: str | None = None  # a text whose encoding contains the id
 
 
-def analyse(vocabulary: Vocabulary, progress: bool = True) -> list[Record]:
-    """One record for every id from 0 to the rows of W, in order."""
+def analyse(
+    vocabulary: Vocabulary, progress: bool = True, before: list[Record] | None = None
+) -> list[Record]:
+    """One record for every id from 0 to the rows of W, in order.
+
+    `before`: the records of the same tokens under another pre-tokenizer. A token that was
+    reachable from its own text stays so where the new one keeps that text in one word.
+    """
     search = completion.search(vocabulary)
     ids = range(vocabulary.rows)
     if progress:
         ids = tqdm(ids, desc=f"reachability of {vocabulary.name}", disable=None)
-    return [classify(id, vocabulary, search) for id in ids]
+    return [classify(id, vocabulary, search, before[id] if before else None) for id in ids]
 
 
-def classify(id: int, vocabulary: Vocabulary, search: completion.Search) -> Record:
-    """The record of one id."""
+def record(
+    id: int, vocabulary: Vocabulary, reach: Reach, evidence: str, witness: str | None = None
+) -> Record:
+    """A record with the token's bytes, text and script filled in."""
+    token = vocabulary.tokens[id] if id < len(vocabulary.tokens) else None
     text = vocabulary.shown(id)
+    return Record(id, reach, token or b"", text, scripts.script(text), evidence, witness)
 
-    def record(reach: Reach, evidence: str, witness: str | None = None) -> Record:
-        return Record(id, reach, token or b"", text, scripts.script(text), evidence, witness)
 
+def classify(
+    id: int, vocabulary: Vocabulary, search: completion.Search, before: Record | None = None
+) -> Record:
+    """The record of one id; `before` as in `analyse`."""
+    if before is not None and (
+        before.reach in (Reach.ADDED, Reach.PHANTOM, Reach.NORMALISED)
+        or (before.witness == before.text and len(merging.words(before.text, vocabulary)) == 1)
+    ):
+        return before
+    return record(id, vocabulary, *_judged(id, vocabulary, search))
+
+
+def _judged(
+    id: int, vocabulary: Vocabulary, search: completion.Search
+) -> tuple[Reach, str, str | None]:
     token = vocabulary.tokens[id] if id < len(vocabulary.tokens) else None
     if id in vocabulary.added:
-        return record(Reach.ADDED, "emitted where its own text is written out")
+        return Reach.ADDED, "emitted where its own text is written out", None
     if token is None:
-        return record(Reach.PHANTOM, "no token has this id")
+        return Reach.PHANTOM, "no token has this id", None
     if vocabulary.ids[token] != id:
-        return record(Reach.UNBUILT, f"same bytes as id {vocabulary.ids[token]}")
-    if vocabulary.text(id) is None:
-        return record(*_fragment(token, search))
+        return Reach.UNBUILT, f"same bytes as id {vocabulary.ids[token]}", None
+    text = vocabulary.text(id)
+    if text is None:
+        return _fragment(token, search)
     normal = merging.normalise(text, vocabulary)
     if normal != text:
-        evidence = f"{code_points(text)} becomes {code_points(normal)}"
-        return record(Reach.NORMALISED, evidence)
+        return Reach.NORMALISED, f"{code_points(text)} becomes {code_points(normal)}", None
     words = merging.words(text, vocabulary)
     built = merging.merge(token, vocabulary)
     whole = built == [token] or (vocabulary.whole_words and token in vocabulary.ids)
     if len(words) == 1 and whole:
-        return record(Reach.REACHABLE, "from its own text", text)
+        return Reach.REACHABLE, "from its own text", text
     if built == [token]:
         for before, after in contexts():
             if emits(before.encode(), token, after.encode(), vocabulary):
                 witness = before + text + after
-                return record(Reach.REACHABLE, f"from {witness!r}", witness)
+                return Reach.REACHABLE, f"from {witness!r}", witness
     if len(words) != 1:
-        return record(Reach.SPLIT, "cut into " + " | ".join(map(repr, words)))
+        return Reach.SPLIT, "cut into " + " | ".join(map(repr, words)), None
     cut = " ".join(str(vocabulary.ids.get(part, "?")) for part in built)
-    return record(Reach.UNBUILT, f"merging gives {cut or 'nothing'}")
+    return Reach.UNBUILT, f"merging gives {cut or 'nothing'}", None
 
 
 def _fragment(token: bytes, search: completion.Search) -> tuple[Reach, str, str | None]:
