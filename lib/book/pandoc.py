@@ -86,7 +86,7 @@ def edition(pages: list[dict], name: str, bibliography: Path, lang: str) -> dict
 def html_page(blocks: list[dict], meta: dict[str, Any], source: str) -> str:
     """One page of the HTML edition through the template; math is MathML."""
     arguments = ["--from", "json", "--to", "html5", "--mathml", "--standalone", "--wrap=none"]
-    arguments += ["--toc", "--toc-depth=3", "--email-obfuscation=none", "--section-divs"]
+    arguments += ["--toc", "--toc-depth=3", "--email-obfuscation=none"]
     arguments += ["--template", str(ASSETS / "page.html")]
     return run(arguments, json.dumps(document(blocks, meta)), source)
 

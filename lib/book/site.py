@@ -14,7 +14,8 @@ from lib.book import pandoc, pdf
 from lib.book.config import Book, Page
 from lib.book.pandoc import ASSETS, PressError
 
-UNREAD = "annotation, .header-section-number, .footnote-back"  # what the search index leaves out
+# what the search index leaves out
+UNREAD = "annotation, .cell-code, .header-section-number, .footnote-back"
 SHARED = ("book.css", "book.js")
 PLOTLY_MARK = 'class=\\"plotly-figure\\"'  # as it stands in JSON, see weave
 KINDS = {

@@ -143,10 +143,9 @@ const asked = new URLSearchParams(location.search).get("q"); // a link can carry
 if (asked) { field.value = asked; openSearch(); search(); }
 
 // ---- a link on every heading, a copy button on every piece of code
-for (const section of document.querySelectorAll("article section[id]")) {
-  const heading = section.querySelector(":scope > h2, :scope > h3, :scope > h4");
-  heading?.append(make("a", {
-    className: "anchor", href: `#${section.id}`, textContent: "#", ariaLabel: "Link to this section",
+for (const heading of document.querySelectorAll("article :is(h2, h3, h4)[id]")) {
+  heading.append(make("a", {
+    className: "anchor", href: `#${heading.id}`, textContent: "#", ariaLabel: "Link to this section",
   }));
 }
 if (navigator.clipboard) {
