@@ -54,3 +54,12 @@ def test_a_line_of_descent_is_consistent_and_a_cube_is_not():
     assert flips.consistency(cube) == pytest.approx(3 / 7)
     null = flips.consistency_null(line, rng=np.random.default_rng(0), trials=30)
     assert len(null) == 30 and null.mean() < 1
+
+
+def test_a_line_cut_by_walls_has_one_cell_more_than_walls():
+    table = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [1, 1, 1]])
+    populations = np.array([40, 30, 20, 10])
+    rng = np.random.default_rng(42)
+    assert (flips.low_rank(table, populations, 1, rng=rng, trials=20) == 4).mean() > 0.9
+    plane = flips.low_rank(table, populations, 2, rng=rng, trials=20)
+    assert plane.max() <= 8 and plane.mean() > 4.5

@@ -118,3 +118,25 @@ def consistency_null(table: np.ndarray, *, rng: np.random.Generator, trials: int
     Shuffles in which two vectors coincide count like any other.
     """
     return np.array([consistency(rng.permuted(table, axis=0)) for _ in range(trials)])
+
+
+def low_rank(
+    table: np.ndarray, populations: np.ndarray, rank: int, *, rng: np.random.Generator, trials: int
+) -> np.ndarray:
+    """(trials,) distinct vectors of a continuous cloud of `rank` dimensions with the same walls.
+
+    Tokens are Gaussian in `rank` dimensions; every dimension of `table` is a random direction in
+    that space, cut by walls that give each state the frequency it has in the table.
+    """
+    tokens = np.repeat(table, populations, axis=0)
+    shares = [np.cumsum(np.bincount(column) / len(tokens))[:-1] for column in tokens.T]
+    distinct = np.empty(trials, dtype=np.int64)
+    for trial in range(trials):
+        directions = rng.normal(size=(rank, table.shape[1]))
+        places = rng.normal(size=(len(tokens), rank)) @ directions
+        cells = [
+            np.searchsorted(np.quantile(place, share), place)
+            for place, share in zip(places.T, shares, strict=True)
+        ]
+        distinct[trial] = len(np.unique(np.column_stack(cells), axis=0))
+    return distinct
