@@ -90,7 +90,8 @@ def centre(name: str, *, seed: int) -> tuple[np.ndarray, str]:
         file, tensor = name.rsplit(":", 1)
     if not Path(file).exists():
         raise SpecimenError(
-            f"{file}: no such file, and no built-in centre ({', '.join(gallery.NAMES)}); check the path"
+            f"{file}: no such file, and no built-in centre; check the path, or take one of "
+            f"{', '.join(gallery.NAMES)}"
         )
     entries = list(read_header(file).entries)
     if tensor is None and len(entries) == 1:

@@ -94,10 +94,16 @@ def expected_largest(table: Cells, rows: int, *, floor: float = 1e-9, top: int =
     """Expected population of the largest group, by Levin's (1981) representation.
 
     P(max <= m) = P(W = N) / P(Poisson(N) = N) * product of P(Poisson(N p) <= m), W the sum of the
-    Poissons cut off at m. P(W = N) is taken as normal; only the `top` likeliest cells can bind.
+    Poissons cut off at m. P(W = N) is taken as normal; only the `top` likeliest cells can bind. Where one cell is far ahead
+    of all others the answer is its own expectation.
     """
     p, _ = product_cells(table, floor=floor)
     mean = rows * p[:top]
+    if len(mean) == 1:
+        return float(mean[0])
+    gap = (mean[0] - mean[1]) / np.sqrt(mean[0] + mean[1])
+    if gap > 7:  # no other cell can overtake the likeliest: a plain binomial
+        return float(mean[0])
     free = rows - mean.sum()
     width = 9 * np.sqrt(mean[0]) + 12
     m = np.arange(max(0, int(mean[0] - width)), int(mean[0] + width) + 1)

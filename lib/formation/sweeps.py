@@ -72,7 +72,7 @@ def make_topology(
     """Graphs of every trial's distinct rows, under the sources' rule and with true lattice steps.
 
     Tensors (trials,): unique; for `kissing` and `neighbour` components, touching (share of pairs
-    that are adjacent), isolated. Only the active dimensions enter: the others are equal in all rows.
+    that are adjacent), isolated. Only the active dimensions enter: all rows agree in the others.
     """
     row = gallery.named(centre, seed=seed)
     found = exact.simulate(row, scale=scale, rows=rows, trials=trials, seed=seed, cells=True)
