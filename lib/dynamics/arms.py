@@ -112,13 +112,13 @@ class Watcher:
         return found | self.last
 
 
-def make(*, world: dict, runs: list) -> dict[str, np.ndarray]:
+def make(*, world: dict, contents: str, runs: list) -> dict[str, np.ndarray]:
     """Watch the dead rows of W in several runs: arrays named "<run number>.<what>".
 
     `runs` are mappings with `run` and, if wanted, `intervene` (see INTERVENTIONS) and `matrix`
     ("E"). `what`: see Watcher.result, and losses (steps,), last (dead, dim) uint16 patterns.
     """
-    where, found = worlds.cached(**world), {}
+    where, found = worlds.cached(**world, contents=contents), {}
     dead = torch.from_numpy(where.dead)
     for i, arm in enumerate(runs):
         run = from_dict(arm["run"])

@@ -53,12 +53,12 @@ class Gauge:
             self.found[name].append(float(value))
 
 
-def make(*, world: dict, runs: list) -> dict[str, np.ndarray]:
+def make(*, world: dict, contents: str, runs: list) -> dict[str, np.ndarray]:
     """Readings of several runs: one array (runs, steps) float64 for each of READINGS, and losses.
 
     All runs must have the same number of steps.
     """
-    where, found, losses = worlds.cached(**world), [], []
+    where, found, losses = worlds.cached(**world, contents=contents), [], []
     for i, values in enumerate(runs):
         gauge = Gauge(where.dead, where.live)
         outcome = loop.train(

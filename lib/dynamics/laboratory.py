@@ -135,17 +135,10 @@ def watched(
 ) -> dict[str, dict[str, Any]]:
     """Arms by label (see arms.make): made if need be, or only loaded."""
     runs = [{**arm, "run": arm["run"].as_dict()} for arm in wanted.values()]
-    made = _get(arms.RECIPE, chapter, {"world": dict(world), "runs": runs}, make)
+    made = films.get(arms.RECIPE, chapter, {"world": dict(world), "runs": runs}, make=make)
     return arms.unpack(made.tensors, list(wanted))
 
 
 def gauged(chapter: str, params: Settings, *, make: bool) -> artifacts.Artifact:
     """Gauge readings: made if need be, or only loaded."""
-    return _get(gauge.RECIPE, chapter, params, make)
-
-
-def _get(
-    recipe: artifacts.Recipe, chapter: str, params: Settings, make: bool
-) -> artifacts.Artifact:
-    recipe = films.by(recipe, chapter)
-    return artifacts.cached(recipe, params) if make else artifacts.load(recipe, params)
+    return films.get(gauge.RECIPE, chapter, params, make=make)

@@ -100,31 +100,24 @@ def baseline_film(s: Mapping[str, Any], vocab: int) -> dict[str, Any]:
 # ----------------------------------------------------------------------------- making or loading
 def film(chapter: str, params: Mapping[str, Any], *, make: bool) -> artifacts.Artifact:
     """The film with these parameters: made if need be, or only loaded."""
-    return _get(films.FILM, chapter, params, make)
+    return films.get(films.FILM, chapter, params, make=make)
 
 
 def probe(chapter: str, params: Mapping[str, Any], *, make: bool) -> artifacts.Artifact:
     """The probe with these parameters: made if need be, or only loaded."""
-    return _get(films.PROBE, chapter, params, make)
+    return films.get(films.PROBE, chapter, params, make=make)
 
 
 def ends(chapter: str, params: Mapping[str, Any], *, make: bool) -> artifacts.Artifact:
     """First and last matrices with these parameters: made if need be, or only loaded."""
-    return _get(films.ENDS, chapter, params, make)
+    return films.get(films.ENDS, chapter, params, make=make)
 
 
 def speed(chapter: str, params: Mapping[str, Any], *, make: bool) -> artifacts.Artifact:
     """Timings with these parameters: made if need be, or only loaded."""
-    return _get(films.SPEED, chapter, params, make)
+    return films.get(films.SPEED, chapter, params, make=make)
 
 
 def world(chapter: str, params: Mapping[str, Any], *, make: bool) -> worlds.World:
     """The world with these parameters: made if need be, or only loaded."""
-    return worlds.unpack(_get(worlds.RECIPE, chapter, params, make).tensors)
-
-
-def _get(
-    recipe: artifacts.Recipe, chapter: str, params: Mapping[str, Any], make: bool
-) -> artifacts.Artifact:
-    recipe = films.by(recipe, chapter)
-    return artifacts.cached(recipe, params) if make else artifacts.load(recipe, params)
+    return worlds.unpack(films.get(worlds.RECIPE, chapter, params, make=make).tensors)

@@ -1,8 +1,14 @@
-"""Films and probes as artefacts: the same run at the same settings is made once."""
+"""Films and probes as artefacts: the same run at the same settings is made once.
+
+Each is made in a world, given by its parameters and by the digest of its contents: a world that is
+made again and comes out the same asks for no new films.
+"""
 
 import dataclasses
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,18 +17,12 @@ from lib import artifacts
 from lib.training import loop, model, recorder, worlds
 from lib.training.config import from_dict
 
-SOURCES = (
-    *recorder.SOURCES,
-    "lib.training.films",
-    "lib.training.worlds",
-    "lib.tokens.bpe",
-    "lib.tokens.corpus",
-)
+SOURCES = (*recorder.SOURCES, "lib.training.films")  # the world enters by its contents
 
 
-def make_film(path: Path, *, world: dict, run: dict, record: list) -> None:
+def make_film(path: Path, *, world: dict, contents: str, run: dict, record: list) -> None:
     """Film `run` in `world`, dead rows first; ":few" in `record` means the dead rows only."""
-    where = worlds.cached(**world)
+    where = worlds.cached(**world, contents=contents)
     recorder.film(
         path,
         from_dict(run),
@@ -35,13 +35,13 @@ def make_film(path: Path, *, world: dict, run: dict, record: list) -> None:
     )
 
 
-def make_probe(*, world: dict, run: dict, steps: list) -> dict[str, np.ndarray]:
+def make_probe(*, world: dict, contents: str, run: dict, steps: list) -> dict[str, np.ndarray]:
     """Everything about the unembedding's gradient at a few steps of `run`.
 
     For each step t: `h.t` (batch * seq, dim) float32 last hidden states, `targets.t`, `W.t` (vocab,
     dim) float32 as the forward pass saw it, `grad.t` (vocab, dim) float32 as the optimiser got it.
     """
-    where, found = worlds.cached(**world), {}
+    where, found = worlds.cached(**world, contents=contents), {}
 
     def observe(moment: loop.Moment) -> None:
         if moment.step in steps:
@@ -55,12 +55,12 @@ def make_probe(*, world: dict, run: dict, steps: list) -> dict[str, np.ndarray]:
     return found
 
 
-def make_ends(*, world: dict, runs: list) -> dict[str, np.ndarray]:
+def make_ends(*, world: dict, contents: str, runs: list) -> dict[str, np.ndarray]:
     """First and last W of several runs: `first`, `last` (runs, vocab, dim); `losses` (runs, steps).
 
     W as the model sees it: uint16 patterns where it is bfloat16, else float32.
     """
-    where, first, last, losses = worlds.cached(**world), [], [], []
+    where, first, last, losses = worlds.cached(**world, contents=contents), [], [], []
 
     def observe(moment: loop.Moment) -> None:
         if moment.step == 0:
@@ -108,6 +108,16 @@ ENDS = artifacts.Recipe("ends", make_ends, SOURCES, "dynamics/01-train")
 SPEED = artifacts.Recipe("speed", make_speed, SOURCES, "goldilocks/01-design")
 
 
-def by(recipe: artifacts.Recipe, chapter: str) -> artifacts.Recipe:
-    """`recipe` as made by another generator chapter."""
-    return dataclasses.replace(recipe, chapter=chapter)
+def get(
+    recipe: artifacts.Recipe, chapter: str, params: Mapping[str, Any], *, make: bool
+) -> artifacts.Artifact:
+    """The artefact of `recipe` that generator `chapter` makes: made if need be, or only loaded.
+
+    If `params` name a world, the digest of its contents joins them.
+    """
+    recipe = dataclasses.replace(recipe, chapter=chapter)
+    act = artifacts.cached if make else artifacts.load
+    if "world" in params:
+        world = act(dataclasses.replace(worlds.RECIPE, chapter=chapter), params["world"])
+        params = {**params, "contents": world.provenance["content"]}
+    return act(recipe, params)

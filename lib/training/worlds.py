@@ -97,9 +97,15 @@ RECIPE = artifacts.Recipe(
 )
 
 
-def cached(name: str, **sizes) -> World:
-    """World `name` at `sizes` (see its function), trained once and kept as an artefact."""
-    return unpack(artifacts.cached(RECIPE, {"name": name, **sizes}).tensors)
+def cached(name: str, *, contents: str | None = None, **sizes) -> World:
+    """World `name` at `sizes` (see its function), trained once and kept as an artefact.
+
+    Raises ArtifactError if it is not the one with the digest `contents`.
+    """
+    made = artifacts.cached(RECIPE, {"name": name, **sizes})
+    if contents not in (None, made.provenance["content"]):
+        raise artifacts.ArtifactError(f"world {name} is not the one that was asked for")
+    return unpack(made.tensors)
 
 
 def unpack(arrays: dict[str, np.ndarray]) -> World:
