@@ -1,16 +1,26 @@
 """Digests: what parameters, a source tree, a file or arrays *are*, in 64 characters."""
 
+import ast
 import dataclasses
 import enum
 import hashlib
 import importlib.util
 import inspect
 import json
+import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from lib import imports, paths
+
+FURNITURE = (
+    *("artifacts", "claims", "digests", "files", "imports", "paths", "plots", "progress"),
+    *("provenance", "scale"),
+)
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 class DigestError(ValueError):
@@ -50,19 +60,37 @@ def of_file(path: Path) -> str:
 
 
 def of_source(modules: Iterable[str], function: Callable | None = None) -> str:
-    """SHA-256 (hex) over the source of `modules` (packages: every file) and of `function`."""
-    digest = hashlib.sha256()
-    for module in sorted(modules):
+    """SHA-256 (hex) over the code of `modules`, of all of `lib` that they import, and `function`.
+
+    A package stands for every file in it. Comments, docstrings and layout do not count, nor do the
+    modules that keep and show results (FURNITURE): they cannot change what is computed.
+    """
+    files: set[Path] = set()
+    for module in modules:
         spec = importlib.util.find_spec(module)
         if spec is None or spec.origin is None:
             raise DigestError(f"there is no module {module} to take the source of")
         origin = Path(spec.origin)
-        files = [origin] if origin.name != "__init__.py" else sorted(origin.parent.rglob("*.py"))
-        for file in files:
-            digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
+        files |= {origin} if origin.name != "__init__.py" else set(origin.parent.rglob("*.py"))
+    furniture = {paths.LIB / f"{name}.py" for name in FURNITURE}
+    digest = hashlib.sha256()
+    for file in sorted(set(imports.of_files(files)) - furniture):
+        digest.update(file.name.encode() + b"\0" + _code(file.read_text(encoding="utf-8")))
     if function is not None:
-        digest.update(inspect.getsource(function).encode())
+        digest.update(_code(textwrap.dedent(inspect.getsource(function))))
     return digest.hexdigest()
+
+
+def _code(source: str) -> bytes:
+    """The syntax tree of `source` without docstrings, as bytes."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and body and isinstance(node, DOCUMENTED):
+            first = body[0]
+            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+                del body[0]
+    return ast.dump(tree).encode()
 
 
 def of_arrays(arrays: Mapping[str, np.ndarray]) -> str:

@@ -7,16 +7,17 @@ holes, populations, lattice steps) is asked of the same record.
 """
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
 
-from lib import artifacts
+from lib import artifacts, lattice
 from lib.formation.response import Tangent
 from lib.tokens import bpe, corpus
 from lib.training import loop, model, optim
-from lib.training.config import Run
+from lib.training.config import Rounding, Run
 
 # The common ground of all runs; an arm changes a few fields of it. Float32 everywhere: the law is
 # about the update rule, and the arms that ask about arithmetic say so.
@@ -36,7 +37,10 @@ GROUND = {
 }
 
 
-def stream(live: int, characters: int, rare: int = 0, copies: int = 1, seed: int = 42):
+@lru_cache(maxsize=4)
+def stream(
+    live: int, characters: int, rare: int = 0, copies: int = 1, seed: int = 42
+) -> np.ndarray:
     """English text as ids below `live`: (tokens,) int64.
 
     With `rare` > 0, ids `live` .. `live + rare - 1` replace tokens at `copies` random places each:
@@ -49,7 +53,23 @@ def stream(live: int, characters: int, rare: int = 0, copies: int = 1, seed: int
         rng = np.random.default_rng(seed)
         places = rng.choice(len(ids) - 1, rare * copies, replace=False)
         ids[places] = np.repeat(np.arange(live, live + rare), copies)
+    ids.flags.writeable = False
     return ids
+
+
+def last_seen(run: Run, ids: np.ndarray, wanted: slice) -> tuple[np.ndarray, np.ndarray]:
+    """When each id of `wanted` was last a target, (n,) int64 steps (0: never), and how often, (n,).
+
+    Batches are drawn anew from the run's seed, so nothing has to be recorded while it trains.
+    """
+    step_seen = np.zeros(wanted.stop - wanted.start, dtype=np.int64)
+    times = np.zeros_like(step_seen)
+    for step in range(1, run.steps + 1):
+        targets = loop.batch(ids, run, step)[1].numpy().ravel()
+        hits = targets[(targets >= wanted.start) & (targets < wanted.stop)] - wanted.start
+        step_seen[hits] = step
+        np.add.at(times, hits, 1)
+    return step_seen, times
 
 
 def make(
@@ -61,24 +81,33 @@ def make(
     tangent_from: int = 0,
     rare: int = 0,
     copies: int = 1,
-    start: str = "",
+    second: Mapping[str, Any] | None = None,
     **fields: Any,
 ) -> dict[str, np.ndarray]:
     """Train one run and return its record.
 
     `fields` override GROUND (see lib.training.config.Run); rows `live` .. `live + dead - 1` are
-    watched. `tangent_from` > 0: from that step on the linear response of Adam predicts the spread.
-    `start` is a folder-less name kept for provenance of two-stage runs, which hand their first
-    state over in `continue_run`.
+    watched, of which the first `rare` occur `copies` times in the text. `tangent_from` > 0: from
+    that step on the linear response of Adam predicts the spread. `second`: after the run all
+    parameters are cast to bf16 and trained on with these fields changed and a fresh optimiser, as
+    an instruct model follows a base model; its arrays carry the prefix "second.".
 
     Returns steps (S,) int64; rows (S, dead, dim) float32; exposure (S,) float64, the sum of
-    -ln(1 - lr_s wd); live_norm, live_centroid (S, dim); losses (steps,) float32; contraction
-    (steps, 2) float64, the share of the squared spread that decay and update took at each step;
-    predicted (S,) float64, the tangent's spread (NaN before it starts).
+    -ln(1 - lr_s wd); live_norm (S,) the median; live_centroid (S, dim); losses (steps,) float32;
+    contraction (steps, 2) float64, the shares of the squared spread that decay and update took;
+    predicted (S,) float64, the tangent's spread (NaN before it starts); rounding_noise (steps,)
+    float64, the power that stochastic rounding adds to the squared spread.
     """
     run = Run(**{**GROUND, "vocab": live + dead, **fields})
+    watched = slice(live, live + dead)
     ids = stream(live, characters, rare, copies, run.seed)
-    return record(run, ids, slice(live, live + dead), snapshots, tangent_from)
+    arrays, state = record(run, ids, watched, snapshots, tangent_from)
+    if second is None:
+        return arrays
+    exported = optim.finest(state).bfloat16().float()
+    run = run.replace(**second)
+    later, _ = record(run, ids, watched, snapshots, first=exported)
+    return arrays | {f"second.{name}": array for name, array in later.items()}
 
 
 def record(
@@ -88,8 +117,8 @@ def record(
     snapshots: int,
     tangent_from: int = 0,
     first: torch.Tensor | None = None,
-) -> dict[str, np.ndarray]:
-    """Train `run` on `ids` and watch rows `dead`; see `make` for what is returned.
+) -> tuple[dict[str, np.ndarray], optim.State]:
+    """Train `run` on `ids`, watch rows `dead`; arrays as in `make`, and the last state.
 
     `first` (parameters,) float32 are initial parameters in place of the run's own.
     """
@@ -98,21 +127,25 @@ def record(
     tangent = Tangent(run, dead, tangent_from) if tangent_from else None
     predicted = np.full(len(keep), np.nan)
     contraction = np.zeros((run.steps, 2))
+    noise = np.zeros(run.steps)
+    moving = np.zeros(run.steps, dtype=np.int64)
     before = np.empty(0)
 
     def observe(moment: loop.Moment) -> None:
-        nonlocal before
+        nonlocal before  # the rows of the step before: the one thing an observer must remember
         if tangent is not None:
             tangent(moment)
-        now = _finest_rows(moment, run, dead)
+        now = _finest_rows(moment.state, run, dead)
         if moment.step:
             decay = 1 - moment.lr * run.weight_decay
             contraction[moment.step - 1] = split_contraction(before, now, decay)
+            moving[moment.step - 1] = _moved(moment, dead)
+            if run.rounding == Rounding.STOCHASTIC:
+                noise[moment.step - 1] = rounding_noise(moment, dead)
         before = now
         where = np.searchsorted(keep, moment.step)
         if where < len(keep) and keep[where] == moment.step:
-            W = moment.params["W"].float()
-            live = W[: dead.start]
+            live = moment.params["W"][: dead.start].float()
             rows.append(now.astype(np.float32))
             live_norm.append(live.norm(dim=1).median().item())
             live_centroid.append(live.mean(0).numpy())
@@ -121,16 +154,19 @@ def record(
 
     resume = None if first is None else (optim.start(run, first), None)
     outcome = loop.train(run, ids, observers=[observe], resume=resume, label="coalescence")
-    return {
+    arrays = {
         "steps": keep,
         "rows": np.stack(rows),
         "exposure": exposure(run)[keep],
-        "live_norm": np.array(live_norm, dtype=np.float64),
+        "live_norm": np.array(live_norm),
         "live_centroid": np.stack(live_centroid),
         "losses": outcome.losses,
         "contraction": contraction,
         "predicted": predicted,
+        "rounding_noise": noise,
+        "moving": moving,
     }
+    return arrays, outcome.state
 
 
 def exposure(run: Run) -> np.ndarray:
@@ -152,22 +188,38 @@ def split_contraction(before: np.ndarray, after: np.ndarray, decay: float) -> np
     return np.array([1 - decay**2, -(2 * decay * (d * e).sum() + (e * e).sum()) / power])
 
 
-def _finest_rows(moment: loop.Moment, run: Run, dead: slice) -> np.ndarray:
-    finest = moment.state.param if moment.state.master is None else moment.state.master
-    if moment.state.low is not None:
-        finest = optim.finest(moment.state)
-    return model.views(finest, run)["W"][dead].float().numpy().astype(np.float64)
+def rounding_noise(moment: loop.Moment, dead: slice) -> float:
+    """Mean power that stochastic rounding adds to a dead row in one step: sum_d ulp^2 f (1 - f).
+
+    f is where between two lattice points the wanted value lies: an upward rounding has that
+    probability, and the variance of such a coin is f (1 - f).
+    """
+    run, c = moment.run, optim.coefficients(moment.run, moment.step)
+    before = moment.before["W"][dead].float()
+    m, v = (moment_[dead].float() for moment_ in (moment.exp_avg["W"], moment.exp_avg_sq["W"]))
+    wanted = before * (1 - moment.lr * run.weight_decay)
+    wanted = wanted - c.step_size * m / (v.sqrt() / c.correction + c.eps)
+    ulp = lattice.ulp(before.bfloat16())
+    f = torch.frac(((wanted - before) / ulp).abs())
+    return float((ulp**2 * f * (1 - f)).sum(1).mean())
+
+
+def _moved(moment: loop.Moment, dead: slice) -> int:
+    """Watched rows whose bf16 view is another than before the step."""
+    before, after = (named["W"][dead].bfloat16() for named in (moment.before, moment.params))
+    return int((before != after).any(dim=1).sum())
+
+
+def _finest_rows(state: optim.State, run: Run, dead: slice) -> np.ndarray:
+    """The watched rows as finely as the run knows them: (dead, dim) float64."""
+    finest = state.param if state.master is None else state.master
+    finest = optim.finest(state) if state.low is not None else finest
+    return model.views(finest, run)["W"][dead].double().numpy()
 
 
 RUN = artifacts.Recipe(
     name="coalescence-run",
     make=make,
-    modules=("lib.training", "lib.tokens.bpe", "lib.tokens.corpus", "lib.formation.runs",
-             "lib.formation.response", "lib.lattice"),
+    modules=("lib.formation.runs",),
     chapter="coalescence/02-runs",
-)  # fmt: skip
-
-
-def parameters(common: Mapping[str, Any], arm: Mapping[str, Any]) -> dict[str, Any]:
-    """The artefact parameters of one arm: what is common to all, then what the arm changes."""
-    return {**common, **arm}
+)

@@ -8,6 +8,7 @@ from lib.book.check.project import Project, dotted
 
 FLOORS = (  # from the ground; a room imports only from the floors below its own
     ("paths",),
+    ("imports",),
     ("lattice", "digests", "files", "progress", "scale"),
     ("provenance",),
     ("artifacts", "plots"),
