@@ -73,6 +73,7 @@ local function header(element, in_part)
   local number = element.attributes.number
   local numbering = number and "(..) => " .. quoted(number) or "none"
   local kind = element.level == 1 and ", supplement: [Chapter]" or ""
+  if element.classes:includes("unlisted") then kind = kind .. ", outlined: false" end
   local inlines = pandoc.Inlines {
     raw_inline(("#heading(level: %d, numbering: %s%s)["):format(level, numbering, kind)),
   }
@@ -131,6 +132,7 @@ local function shapes(page)
     end,
     Header = function(element) return header(element, page.attributes.part) end,
     Span = function(span)
+      if span.classes:includes("caption-label") then return pandoc.Strong(span.content) end
       if span.classes:includes("equation") then
         local before = ("#[#set math.equation(numbering: (..) => %s)\n"):format(
           quoted("(" .. span.attributes.number .. ")"))
