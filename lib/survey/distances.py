@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.spatial.distance import cdist
 from scipy.special import gamma
-from tqdm.auto import tqdm
 
+from lib import progress
 from lib.survey.geometry import GeometryError, as_floats
 
 UNIT = 2.0**-24  # unit round-off of float32
@@ -104,7 +104,7 @@ def nearest(
     distances = np.empty((len(queries), k))
     measured = 0
     starts = range(0, len(queries), QUERIES)
-    for start in tqdm(starts, desc="neighbours", disable=None if len(starts) > 4 else True):
+    for start in progress.bar(starts, desc="neighbours") if len(starts) > 4 else starts:
         part = slice(start, start + QUERIES)
         batch = as_floats(np.asarray(queries[part]))
         found = _screen(batch, rows, k, skip[part])

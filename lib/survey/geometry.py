@@ -10,9 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy import linalg
-from tqdm.auto import tqdm
 
-from lib import lattice
+from lib import lattice, progress
 
 BLOCK_BYTES = 64 * 2**20  # float64 bytes of one block of rows
 
@@ -49,14 +48,14 @@ def blocks(
 ) -> Iterator[tuple[slice, np.ndarray]]:
     """Slices of `rows` (n, dim) with their values as `dtype`, block by block, in order.
 
-    A progress bar named `label` shows from the second block on. Raises GeometryError if `rows`
+    A progress bar named `label` shows if there are more than two blocks. Raises GeometryError if `rows`
     is not a matrix.
     """
     if rows.ndim != 2:
         raise GeometryError(f"rows must be a matrix (n, dim), not of shape {rows.shape}")
     step = max(1, block_bytes // (8 * rows.shape[1]))
     starts = range(0, len(rows), step)
-    for start in tqdm(starts, desc=label, disable=len(starts) < 3 or not label or None):
+    for start in progress.bar(starts, desc=label) if label and len(starts) > 2 else starts:
         part = slice(start, min(start + step, len(rows)))
         yield part, as_floats(rows[part], dtype)
 
