@@ -48,8 +48,8 @@ def blocks(
 ) -> Iterator[tuple[slice, np.ndarray]]:
     """Slices of `rows` (n, dim) with their values as `dtype`, block by block, in order.
 
-    A progress bar named `label` shows if there are more than two blocks. Raises GeometryError if `rows`
-    is not a matrix.
+    A progress bar named `label` shows if there are more than two blocks. Raises GeometryError if
+    `rows` is not a matrix.
     """
     if rows.ndim != 2:
         raise GeometryError(f"rows must be a matrix (n, dim), not of shape {rows.shape}")
