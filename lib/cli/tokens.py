@@ -5,7 +5,7 @@ import json
 import time
 from pathlib import Path
 
-from lib import artifacts
+from lib import files
 from lib.tokens import reachability, vocabulary
 
 
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
             for record in records:
                 file.write(json.dumps(line(record), ensure_ascii=False) + "\n")
 
-    artifacts.write_atomically(Path(args.out), write)
+    files.write_atomically(Path(args.out), write)
     for reach, count in reachability.counts(records).items():
         print(f"{count:>9,}  {reach}")
     print(f"{len(records):>9,}  rows in {seconds:.1f} s, written to {args.out}")

@@ -23,7 +23,7 @@ def opened(name: str, words_of: str | None = None) -> Vocabulary:
 
 
 def make(name: str, words_of: str | None = None) -> dict[str, np.ndarray]:
-    """reach: (rows,) uint8, index into the enum; evidence: (bytes,) uint8, JSON: [evidence, witness].
+    """reach: (rows,) uint8, index into CLASSES; evidence: (bytes,) uint8, JSON, a pair a row.
 
     Under another vocabulary's pre-tokenizer the records under its own are used where they hold.
     """
