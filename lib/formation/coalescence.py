@@ -107,3 +107,45 @@ def noise_spread(first: float, contraction: np.ndarray, noise: np.ndarray) -> np
     for step, (share, added) in enumerate(zip(contraction, noise, strict=True)):
         power[step + 1] = power[step] * (1 - share) + added
     return np.sqrt(power)
+
+
+@dataclass(frozen=True)
+class Dose:
+    """What a dead cluster says of its exposure."""
+
+    sigma: float  # standard deviation per dimension before rounding
+    low: float  # 90 % interval of sigma, from resampling the dimensions
+    high: float
+
+    def exposure(self, initial: float) -> tuple[float, float, float]:
+        """Lambda = ln(initial / sigma) with its interval, low and high; inf where sigma is 0."""
+        with np.errstate(divide="ignore"):
+            found = np.log(initial / np.array([self.sigma, self.high, self.low]))
+        return tuple(float(x) for x in found)
+
+
+def dose(
+    values: np.ndarray, weights: np.ndarray, dims: int, *, draws: int = 2000, seed: int = 42
+) -> Dose:
+    """Width of the cloud behind rounded rows: values (H, K) float, weights (H,) rows per value row.
+
+    For two numbers x, y and a lattice whose borders lie anywhere with equal chance, the mean of
+    |round(x) - round(y)| is |x - y|, however coarse the lattice. So the mean absolute difference of
+    rounded rows, over pairs and dimensions, estimates that of the unrounded ones, which is
+    2 sigma / sqrt(pi) for a Gaussian cloud. `dims` counts all dimensions, those included in which
+    all rows agree and which `values` leaves out. The interval resamples dimensions.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    weights = np.asarray(weights, dtype=np.float64)
+    total = weights.sum()
+    per_dimension = np.zeros(dims)
+    for k in range(values.shape[1]):
+        order = np.argsort(values[:, k])
+        below = np.cumsum(weights[order])[:-1]
+        gaps = np.diff(values[order, k])
+        per_dimension[k] = 2 * (gaps * below * (total - below)).sum() / (total * (total - 1))
+    rng = np.random.default_rng(seed)
+    means = np.array([rng.choice(per_dimension, dims).mean() for _ in range(draws)])
+    scale = np.sqrt(np.pi) / 2
+    low, high = np.quantile(means, (0.05, 0.95)) * scale
+    return Dose(float(per_dimension.mean() * scale), float(low), float(high))

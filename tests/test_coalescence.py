@@ -1,0 +1,211 @@
+"""Coalescence: the identities behind the law, its observers, and the dosimeter."""
+
+import numpy as np
+import pytest
+import torch
+
+from lib import lattice
+from lib.formation import alone, coalescence, runs
+from lib.formation.response import Tangent
+from lib.training import loop, model, optim
+from lib.training.config import Run
+
+LIVE, DEAD = 40, 12
+SMALL = {
+    "vocab": LIVE + DEAD,
+    "dim": 16,
+    "layers": 1,
+    "heads": 2,
+    "ff": 16,
+    "seq": 8,
+    "batch": 4,
+    "steps": 60,
+    "lr": 1e-3,
+    "weight_decay": 3.0,
+    "beta2": 0.95,
+    "param_dtype": "float32",
+    "grad_dtype": "float32",
+    "state_dtype": "float32",
+}
+WATCHED = slice(LIVE, LIVE + DEAD)
+
+
+@pytest.fixture(scope="module")
+def ids() -> np.ndarray:
+    return np.random.default_rng(42).integers(0, LIVE, 4000)
+
+
+@pytest.fixture(scope="module")
+def arrays(ids) -> dict[str, np.ndarray]:
+    found, _ = runs.record(Run(**SMALL), ids, WATCHED, snapshots=6, tangent_from=20)
+    return found
+
+
+def test_gradients_of_dead_rows_are_probability_weighted_sums_of_h_and_nearly_parallel(ids):
+    run, checked = Run(**{**SMALL, "steps": 3}), []
+
+    def observe(moment):
+        if moment.step:
+            h = moment.h.reshape(-1, run.dim).double()
+            W = moment.before["W"].double()
+            p = torch.softmax(h @ W.T, dim=1)[:, WATCHED]
+            expected = p.T @ h / len(h)
+            got = moment.grads["W"][WATCHED].double()
+            torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-9)
+            unit = got / got.norm(dim=1, keepdim=True)
+            checked.append(float((unit @ unit.T).min()))
+
+    loop.train(run, ids, observers=[observe])
+    assert len(checked) == 3 and min(checked) > 0.95
+
+
+def test_rows_that_start_equal_take_equal_updates_for_ever(ids):
+    run = Run(**SMALL)
+    flat = model.initialise(run)
+    named = model.views(flat, run)
+    named["W"][LIVE + 1] = named["W"][LIVE]
+    found, _ = runs.record(run, ids, WATCHED, snapshots=5, first=flat)
+    assert (found["rows"][:, 0] == found["rows"][:, 1]).all()
+    assert (found["rows"][-1, 0] != found["rows"][-1, 2]).any()
+
+
+def test_decay_below_2_to_the_minus_9_moves_no_normal_number_and_above_it_some():
+    patterns = np.arange(1 << 16, dtype=np.uint16)
+    exponent = (patterns >> 7) & 0xFF
+    normal = patterns[(exponent > 1) & (exponent < 0xFF)]
+    value = lattice.value(normal)
+    below = lattice.round_nearest(value * np.float32(1 - 0.99 * 2**-9))
+    above = lattice.round_nearest(value * np.float32(1 - 1.02 * 2**-9))
+    assert (below == normal).all()
+    assert (above != normal).any()
+
+
+@pytest.mark.parametrize(("beta2", "kept"), [(0.999, True), (0.99, False), (0.95, False)])
+def test_the_second_moment_is_a_ratchet_at_beta2_0_999(beta2, kept):
+    v = torch.arange(0x3800, 0x3880, dtype=torch.int16).view(torch.bfloat16)  # all mantissas
+    assert torch.equal(v * beta2, v) == kept
+
+
+def test_exposure_is_minus_the_log_of_the_decay_factors():
+    run = Run(**{**SMALL, "steps": 10, "warmup": 4, "schedule": "cosine"})
+    factors = [1 - optim.learning_rate(run, t) * run.weight_decay for t in range(1, 11)]
+    assert np.allclose(runs.exposure(run)[1:], -np.log(np.cumprod(factors)))
+
+
+def test_the_two_shares_of_contraction_account_for_every_step(arrays):
+    width = coalescence.spread(arrays["rows"])
+    shares = arrays["contraction"].sum(axis=1)
+    assert np.isclose(width[-1] / width[0], np.sqrt(np.prod(1 - shares)), rtol=1e-5)
+
+
+def test_the_tangent_follows_small_differences_and_a_wrong_decay_does_not(ids):
+    fields = {**SMALL, "init_std": 0.002, "steps": 80, "lr": 3e-3, "weight_decay": 1.0}
+    found, _ = runs.record(Run(**fields), ids, WATCHED, snapshots=4, tangent_from=20)
+    width = coalescence.spread(found["rows"])
+    assert np.allclose(found["predicted"][1:] / width[1:], 1, atol=2e-3)
+    wrong = Tangent(Run(**{**fields, "weight_decay": 2.0}), WATCHED, 20)
+    loop.train(Run(**fields), ids, observers=[wrong])
+    assert abs(wrong.spread() / width[-1] - 1) > 0.02
+
+
+def test_a_second_stage_starts_from_the_cast_and_never_splits_a_hole(monkeypatch, ids):
+    monkeypatch.setattr(runs, "stream", lambda *_: ids)
+    fields = {k: v for k, v in SMALL.items() if k not in ("vocab", "steps")}
+    found = runs.make(
+        live=LIVE, dead=DEAD, characters=0, snapshots=3, steps=40, init_std=1e-6,
+        **(fields | {"param_dtype": "bfloat16", "master": "fp32"}),
+        second={"steps": 20, "seed": 43},
+    )  # fmt: skip
+    cast = lattice.round_nearest(found["rows"][-1])
+    assert (lattice.value(cast) == found["second.rows"][0]).all()
+    assert coalescence.demography(found["rows"][-1]).holes > 0
+    for later in found["second.rows"]:
+        for bits in np.unique(cast, axis=0):
+            assert len(np.unique(later[(cast == bits).all(axis=1)], axis=0)) == 1
+
+
+def test_last_seen_agrees_with_what_the_loop_was_given(ids):
+    run, seen = Run(**{**SMALL, "steps": 15}), np.zeros(3, dtype=int)
+
+    def observe(moment):
+        if moment.step:
+            for k in range(3):
+                seen[k] = moment.step if (moment.targets == k).any() else seen[k]
+
+    loop.train(run, ids, observers=[observe])
+    steps, times = runs.last_seen(run, ids, slice(0, 3))
+    assert (steps == seen).all() and (times >= (seen > 0)).all()
+
+
+def test_demography_counts_what_was_planted():
+    rows = np.full((6, 4), 0.01, dtype=np.float32)
+    rows[3:5, 1] = lattice.value(lattice.neighbour_up(lattice.round_nearest(rows[3:5, 1])))
+    rows[5, 2] = 0.02
+    found = coalescence.demography(rows)
+    assert found.populations == (3, 2, 1)
+    assert (found.unique, found.holes, found.varying, found.linf) == (3, 2, 2, 128)
+
+
+def test_the_dosimeter_finds_a_planted_width_below_the_lattice_step():
+    rng = np.random.default_rng(42)
+    centre = rng.normal(0, 0.0073, 4000).astype(np.float32)
+    rows = (centre + 2e-6 * rng.standard_normal((300, 4000))).astype(np.float32)
+    values = lattice.value(lattice.round_nearest(rows))
+    assert np.median(lattice.ulp(lattice.round_nearest(centre))) > 5 * 2e-6
+    unique, counts = np.unique(values, axis=0, return_counts=True)
+    found = coalescence.dose(unique, counts, 4000, draws=200)
+    assert found.low < 2e-6 < found.high and found.high < 1.3 * found.low
+    exposure, low, high = found.exposure(0.02)
+    assert low < np.log(0.02 / 2e-6) < high and low < exposure < high
+
+
+def test_the_dosimeter_weighs_repeated_rows_like_the_rows_themselves():
+    rng = np.random.default_rng(1)
+    values = rng.integers(0, 3, (5, 7)).astype(float)
+    counts = np.array([4, 1, 2, 1, 3])
+    whole = np.repeat(values, counts, axis=0)
+    direct = np.abs(whole[:, None] - whole[None]).sum() / (len(whole) * (len(whole) - 1)) / 7
+    assert np.isclose(
+        coalescence.dose(values, counts, 7, draws=10).sigma * 2 / np.sqrt(np.pi), direct
+    )
+
+
+def test_dead_rows_alone_follow_the_law_in_float32_and_stay_apart_in_bf16():
+    generator = torch.Generator().manual_seed(42)
+    cloud = 1e-3 * torch.randn(40, 30, generator=generator)
+    cloud = cloud + 0.01
+    push = alone.tethered(torch.full((30,), 0.01), 0.999, 0.3)
+    _, exact = alone.coalesce(cloud, push, 0.999, 1000, alone.Arithmetic.FLOAT32, snapshots=1)
+    _, rough = alone.coalesce(cloud, push, 0.999, 1000, alone.Arithmetic.BF16, snapshots=1)
+    ratio = [coalescence.spread(k[-1].double().numpy()) for k in (exact, rough)]
+    first = coalescence.spread(cloud.double().numpy())
+    assert np.isclose(ratio[0] / first, 0.999**1000, rtol=1e-3)
+    assert ratio[1] / first > 0.9
+
+
+def test_stochastic_rounding_alone_comes_to_the_predicted_temperature():
+    decay, steps = 0.98, 150
+    target = torch.linspace(0.0045, 0.0075, 40)  # one binade
+    push = alone.tethered(target, decay, 3.0)
+    cloud = target.expand(300, -1).clone()
+    _, kept = alone.coalesce(
+        cloud, push, decay, steps, alone.Arithmetic.STOCHASTIC, snapshots=steps
+    )
+    ulp = 2.0**-15
+    noise = np.empty(steps)
+    for t in range(steps):
+        wanted = kept[t].double() * decay - push(t + 1)
+        f = torch.frac(wanted / ulp)
+        noise[t] = (ulp**2 * f * (1 - f)).sum(1).mean()
+    thermal = coalescence.noise_spread(0.0, np.full(steps, 1 - decay**2), noise)
+    width = coalescence.spread(np.stack([k.double().numpy() for k in kept]))
+    assert width[0] == 0 and thermal[-1] > 40**0.5 * ulp  # heated from nothing
+    assert np.allclose(width[50:], thermal[50:], rtol=0.05)
+
+
+def test_merge_probability_is_one_for_equal_rows_and_falls_with_steps():
+    assert coalescence.merge_probability(np.zeros(5), 0.1) == 1.0
+    assert coalescence.merge_probability(np.array([1, 0]), 0.0) == 0.0
+    near = coalescence.merge_probability(np.array([1, 0]), 2.0)
+    assert np.isclose(near, 1 - np.exp(-2.0))
+    assert coalescence.merge_probability(np.array([1, 1]), 2.0) < near
