@@ -52,12 +52,13 @@ def chart(specimen: Specimen) -> Chart:
 
 def measure(specimen: Specimen) -> dict[str, np.ndarray]:
     """Arrays of the chart of a whole matrix. Five passes, about 0.2 GB beyond the memory map."""
-    dead_ids, distances, _ = _cluster(specimen)
+    dead_ids, distances, by_void = _cluster(specimen)
     rows = _readable(specimen)
     mean = geometry.centroid(rows)
     found = geometry.principal_axes(geometry.covariance(rows, mean), min(AXES, specimen.dim))
     return {
         "dead_ids": dead_ids.astype(np.int64),
+        "by_void": np.array([by_void]),
         "distances": distances,
         "centre": geometry.centroid(np.asarray(rows[dead_ids])),
         "mean": mean,
@@ -95,7 +96,9 @@ def _from_tensors(tensors: dict[str, np.ndarray], specimen: Specimen) -> Chart:
         mean=tensors["mean"],
         variances=tensors["variances"],
         trace=float(tensors["trace"][0]),
-        cluster=_cluster_words(specimen, len(tensors["dead_ids"])),
+        cluster="the rows inside the most surprising void"
+        if tensors["by_void"][0]
+        else "the rows of the spike in the norms",
         how=f"the covariance of all {specimen.rows:,} rows",
     )
 
@@ -202,21 +205,20 @@ def labels(specimen: Specimen, ids: np.ndarray) -> list[str]:
     return [f"id {i}: {specimen.tokens.shown(int(i))}" for i in ids]
 
 
-def _cluster(specimen: Specimen) -> tuple[np.ndarray, np.ndarray, str]:
-    """Ids of the tight cluster, distances of all rows to its middle, and how it was found."""
+def _cluster(specimen: Specimen) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Ids of the tight cluster, distances of all rows to its middle, whether a void bounds it.
+
+    Without a void that chance does not explain, the cluster is the spike in the norms.
+    """
     try:
         ball = clusters.dead_ball(specimen, census.of(specimen))
     except SpecimenError:
         ball = None
     if ball is not None:
-        return ball.ids, ball.distances, "void"
+        return ball.ids, ball.distances, True
     ids = np.flatnonzero(spike.find(specimen.norms).holds(specimen.norms))
     middle = np.median(specimen.values(ids).astype(np.float64), axis=0)
-    return ids, geometry.distances(_readable(specimen), middle), "spike"
-
-
-def _cluster_words(specimen: Specimen, rows: int) -> str:
-    return f"{rows:,} rows, inside the most surprising void or, failing one, in the spike of norms"
+    return ids, geometry.distances(_readable(specimen), middle), False
 
 
 def _readable(specimen: Specimen) -> np.ndarray:
