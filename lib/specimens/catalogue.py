@@ -160,7 +160,7 @@ CATALOGUE: tuple[Description, ...] = (
     ),
     Description(
         id="planted",
-        model="made by this book",
+        model="planted (made by this book)",
         tensor="planted",
         rows=20_000,
         dim=256,
