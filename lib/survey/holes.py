@@ -59,10 +59,27 @@ def printed() -> dict:
 
 
 def printed_exponents() -> tuple[np.ndarray, np.ndarray]:
-    """((k,), (k,)) int: exponent fields of the largest hole's components, and how many have each."""
+    """((k,), (k,)) int: exponent fields of the largest hole's components, and their counts."""
     table = printed()["exponents_of_largest_hole"]
     exponents = np.array([int(e) for e in table])
     counts = np.array(list(table.values()))
     if counts.sum() != printed()["dim"]:
         raise ValueError(f"{PRINTED.name}: the exponents' counts do not add up to the dimensions")
     return exponents, counts
+
+
+def known_members() -> list[tuple[int, np.ndarray]]:
+    """[(population, (n,) ids known)] of each hole by rank.
+
+    The lists of holes 5 to 13 are complete; those of holes 1 to 4 hold at least the ten largest
+    ids, so whatever lies above a list's largest id is not in that hole.
+    """
+    data = json.loads(MEMBERS.read_text(encoding="utf-8"))
+    return [(hole["size"], np.array(hole["known_ids"])) for hole in data["holes"]]
+
+
+def cluster_ids() -> tuple[np.ndarray, np.ndarray]:
+    """((2100,) ids in black holes, (112,) ids of the L2 graph's singletons), ascending."""
+    holes = json.loads((paths.QWEN3 / "qwen3_black_hole_tokens_2100.json").read_text("utf-8"))
+    single = json.loads((paths.QWEN3 / "qwen3_cluster_singletons_112.json").read_text("utf-8"))
+    return np.array(holes["token_ids"]), np.array(single["singletons_112"])

@@ -81,3 +81,19 @@ def _deviance(observed: np.ndarray, total: np.ndarray, chance: np.ndarray) -> fl
     missed, expected = total - observed, total * chance
     return 2 * float(xlogy(observed, observed / expected).sum()
                      + xlogy(missed, missed / (total - expected)).sum())  # fmt: skip
+
+
+def survivors(values: np.ndarray) -> dict[str, float]:
+    """Share of float32 `values` (any shape) that a round trip through each format leaves as is."""
+    flat = np.asarray(values, dtype=np.float32).ravel()
+    with np.errstate(over="ignore", under="ignore"):
+        half = flat.astype(np.float16).astype(np.float32)
+    brain = lattice.value(lattice.round_nearest(flat))
+    return {"bfloat16": float((brain == flat).mean()), "float16": float((half == flat).mean())}
+
+
+def gaps(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """((k,) lengths, (k,) counts) of gaps between neighbouring values, commonest first."""
+    length, count = np.unique(np.diff(np.unique(values.astype(np.float64))), return_counts=True)
+    order = np.argsort(-count, kind="stable")
+    return length[order], count[order]

@@ -1,0 +1,78 @@
+"""The shape of a dead cluster: how wide in each dimension, how dense at each radius.
+
+Extents and diversity are counted on the lattice, in steps; radii are lengths.
+"""
+
+import enum
+from dataclasses import dataclass
+
+import numpy as np
+
+from lib import lattice
+
+
+@dataclass(frozen=True)
+class Box:
+    """The bounding box of a set of rows, in lattice steps."""
+
+    extent: np.ndarray  # (dim,) int64: largest minus smallest ordinal
+    diversity: np.ndarray  # (dim,) int64: distinct values
+    mantissa_only: np.ndarray  # (dim,) bool: sign and exponent are common to all rows
+
+    @property
+    def constant(self) -> int:
+        """Dimensions in which all rows agree."""
+        return int((self.extent == 0).sum())
+
+    @property
+    def log10_cells(self) -> float:
+        """log10 of the number of lattice points in the box."""
+        return float(np.log10(self.extent + 1.0).sum())
+
+
+def box(bits: np.ndarray, *, mantissa_bits: int = lattice.MANTISSA_BITS) -> Box:
+    """The bounding box of `bits` (n, dim) uint16; `mantissa_bits` is 7 for bf16, 10 for float16."""
+    ordinals = lattice.ordinal(bits)
+    ordered = np.sort(ordinals, axis=0)
+    head = np.asarray(bits) >> mantissa_bits
+    return Box(
+        (ordered[-1] - ordered[0]).astype(np.int64),
+        (np.diff(ordered, axis=0) != 0).sum(axis=0) + 1,
+        (head == head[0]).all(axis=0),
+    )
+
+
+class Zone(enum.Enum):
+    """Where a row stands relative to a dead cluster's void."""
+
+    CORE = "core"  # the dense middle, inside the first decade of radii that empties
+    HALO = "halo"  # inside the void, outside the core
+    OORT = "Oort cloud"  # the first rows beyond the void
+    FIELD = "field"  # everybody else
+
+    def __str__(self) -> str:
+        return self.value
+
+
+def zones(
+    distances: np.ndarray, *, core: float, inner: float, outer: float, oort: float
+) -> np.ndarray:
+    """(rows,) distances -> (rows,) Zone: up to `core`, up to `inner` (the void's inner edge), up to
+    `oort` beyond the void's `outer` edge, and the rest. Radii must ascend (ValueError)."""
+    if not 0 < core <= inner < outer <= oort:
+        raise ValueError(f"radii must ascend, got {core}, {inner}, {outer}, {oort}")
+    named = np.full(distances.shape, Zone.FIELD, dtype=object)
+    named[distances <= oort] = Zone.OORT
+    named[distances <= inner] = Zone.HALO
+    named[distances <= core] = Zone.CORE
+    return named
+
+
+def profile(distances: np.ndarray, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """((k,) rows in each shell, (k,) rows per unit of ln r): density against radius.
+
+    A volume density would fall by hundreds of decades a factor of two in high dimensions; rows per
+    e-fold of radius show the same gaps on a scale one can draw.
+    """
+    rows, _ = np.histogram(distances, edges)
+    return rows, rows / np.diff(np.log(edges))
