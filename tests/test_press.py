@@ -11,7 +11,8 @@ import pytest
 from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from lib.book import pandoc, press, weave
+from lib import paths
+from lib.book import config, pandoc, press, weave
 from lib.book.config import Book, Page
 from lib.book.pandoc import PressError
 
@@ -383,8 +384,6 @@ def test_printed_text_cannot_break_out_of_its_block(tmp_path):
 
 
 def test_paths_of_the_machine_are_not_printed(tmp_path):
-    from lib import paths
-
     stream = new_output("stream", name="stdout", text=f"wrote {paths.DATA / 'x.h5'}\n")
     markdown = woven(tmp_path, new_code_cell("f()", outputs=[stream]))
     assert "wrote data/x.h5" in markdown and str(paths.ROOT) not in markdown
@@ -411,3 +410,59 @@ def test_size_of_a_picture():
     width, height, density = weave.png_size(base64.b64decode(made_book.png()))
     assert (width, height) == (1200, 600) and round(density) == 200
     assert weave.png_size(b"GIF89a") is None and weave.png_size(b"\x89PNG\r\n\x1a\n") is None
+
+
+@pytest.mark.parametrize(
+    ("options", "columns"),
+    [
+        ({"layout-ncol": 3}, 3),
+        ({"layout-nrow": 2}, 2),
+        ({"layout": [[1, 1], [1]]}, 2),
+        ({"layout": "[[1,1,1]]"}, 3),
+        ({}, 1),
+    ],
+)
+def test_pictures_stand_side_by_side_as_quarto_says(options, columns):
+    assert weave._columns(3, options) == columns
+
+
+# ---------------------------------------------------------------- the table of contents
+
+
+def test_the_book_has_the_pages_of_its_configuration():
+    book = config.load()
+    assert book.pages[0] == Page("index.qmd") and book.pages[0].url == "index.html"
+    assert all((paths.ROOT / page.source).is_file() for page in book.pages)
+    norms = next(page for page in book.pages if page.name == "discovery/01-norms")
+    assert (norms.part, norms.appendix) == ("Discovery", False)
+    assert norms.url == "chapters/discovery/01-norms.html"
+    assert [page.name for page in book.pages if page.appendix][-1].startswith("appendix/")
+    assert book.parts[0] == "Discovery" and len(set(book.parts)) == len(book.parts)
+
+
+GOOD = "book: {title: T, chapters: [index.qmd]}\nbibliography: b.bib\n"
+BAD = {
+    "book: [": "not valid YAML",
+    "project: {}": "needs a `book:` section",
+    GOOD.replace("index", "other"): "must be index.qmd",
+    GOOD.replace("[index.qmd]", "[index.qmd, index.qmd]"): "index.qmd is listed twice",
+    GOOD.replace("[index.qmd]", "index.qmd"): "must be a list",
+    GOOD.replace("[index.qmd]", "[index.qmd, {part: p.qmd}]"): "must be a title, not a file",
+    GOOD.replace("[index.qmd]", "[index.qmd, 7]"): "holds 7; expected a .qmd file",
+    GOOD.replace("title: T, ", ""): "`title:` is missing",
+    GOOD.replace("b.bib", "[a.bib, b.bib]"): "must be one line of text",
+}
+
+
+@pytest.mark.parametrize("text", BAD)
+def test_a_bad_configuration_gets_one_line(text, tmp_path):
+    path = tmp_path / "_quarto.yml"
+    with pytest.raises(config.ConfigError, match="no such file"):
+        config.load(path)
+    path.write_text(GOOD.replace("[index.qmd]", "[index.qmd, {part: P, chapters: []}]"))
+    assert config.load(path).pages == (Page("index.qmd"),) and config.load(path).parts == ()
+    path.write_text(text)
+    with pytest.raises(config.ConfigError) as caught:
+        config.load(path)
+    assert BAD[text] in str(caught.value) and "\n" not in str(caught.value)
+    assert str(path) in str(caught.value)

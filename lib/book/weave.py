@@ -193,7 +193,7 @@ def png_size(content: bytes) -> tuple[int, int, float] | None:
 
 
 def _layout(blocks: list[str], options: dict) -> str:
-    """Several pictures side by side where `layout-ncol` asks for it, with their sub-captions."""
+    """Several pictures side by side where the options ask for it, with their sub-captions."""
     captions = [str(caption) for caption in options.get("fig-subcap") or []]
     if captions:
         letters = "abcdefghijklmnopqrstuvwxyz"
@@ -203,11 +203,23 @@ def _layout(blocks: list[str], options: dict) -> str:
             else block
             for i, block in enumerate(blocks)
         ]
-    columns = options.get("layout-ncol")
-    if not columns and not captions:
+    columns = _columns(len(blocks), options)
+    if columns == 1 and not captions:
         return "\n\n".join(blocks)
     cells = "\n\n".join(_div(".panel", block) for block in blocks)
-    return _div(f'.layout columns="{columns or 1}"', cells)
+    return _div(f'.layout columns="{columns}"', cells)
+
+
+def _columns(count: int, options: dict) -> int:
+    """How many of `count` pictures stand side by side, by Quarto's three ways of saying it."""
+    if options.get("layout-nrow"):
+        return -(-count // int(options["layout-nrow"]))
+    layout = options.get("layout")
+    if isinstance(layout, str):
+        layout = json.loads(layout)
+    if isinstance(layout, list) and layout:
+        return max(len(row) if isinstance(row, list) else 1 for row in layout)
+    return int(options.get("layout-ncol") or 1)
 
 
 def _div(attributes: str, *blocks: str) -> str:

@@ -57,7 +57,7 @@ local function display(math)
 end
 
 local function scrolling(table_)
-  local scroll = { class = "table-scroll", tabindex = "0" }
+  local scroll = { class = "table-scroll", tabindex = "0", role = "region", ["aria-label"] = "Table" }
   local caption, identifier = table_.caption, table_.identifier
   if #caption.long == 0 then return pandoc.Div({ table_ }, scroll) end
   table_.caption, table_.identifier = { long = {} }, ""
