@@ -152,8 +152,11 @@ def _plain(value: Any) -> Any:
 
 
 def _show(value: Any) -> str:
+    """A value as precisely as it was printed: floats with up to seven significant digits."""
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, float) and (value == 0 or 1e-3 <= abs(value) < 1e6):
+        return f"{value:,.7g}".replace("-", "−")
     if isinstance(value, (int, float)):
         return plots.fmt(value)
     if isinstance(value, list):
