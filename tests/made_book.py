@@ -33,7 +33,7 @@ the next part, [@fig-spike; @fig-pair], [Plate @fig-spike]. Made [@made-2024-fir
 
 $$ \\lVert w \\rVert = \\sqrt{\\sum_i w_i^2} $$ {#eq-norm}
 
-An equation without number: $$ a + b = c $$
+With $x$, an equation without number: $$ a + b = c $$
 
 ::: {.callout-note title="A remark"}
 Thai กา, Hebrew של, Arabic من, Han 龍 and a compatibility ideograph 六.

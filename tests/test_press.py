@@ -109,6 +109,8 @@ def test_equations_are_mathml_and_numbered_where_labelled(pages):
     assert len(page.select("math[display=block]")) == 2
     assert len(page.select(".equation-number")) == 1
     assert "{#eq-norm}" not in page.get_text()
+    glued = page.select_one("span.nobreak")  # no line begins with the comma after a formula
+    assert glued.find("math") is not None and glued.get_text().endswith(",")
 
 
 def test_citations_agree_over_the_whole_book(pages):

@@ -102,6 +102,28 @@ local SHAPES = {
   end,
 }
 
+-- Browsers may break a line between a formula and the comma after it; a book does not.
+local function glued(inlines)
+  local result = pandoc.Inlines {}
+  local i = 1
+  while i <= #inlines do
+    local inline, after = inlines[i], inlines[i + 1]
+    local mark, rest
+    if inline.t == "Math" and inline.mathtype == "InlineMath" and after and after.t == "Str" then
+      mark, rest = after.text:match("^([%.,;:!?%)%]]+)(.*)$")
+    end
+    if mark then
+      result:insert(pandoc.Span({ inline, pandoc.Str(mark) }, pandoc.Attr("", { "nobreak" })))
+      if rest ~= "" then result:insert(pandoc.Str(rest)) end
+      i = i + 1
+    else
+      result:insert(inline)
+    end
+    i = i + 1
+  end
+  return result
+end
+
 -- ---------------------------------------------------------------- links between pages
 
 local function identifiers(page)
@@ -171,7 +193,8 @@ function Pandoc(doc)
     search_records(page, records)
   end
   for i, page in ipairs(doc.blocks) do
-    doc.blocks[i] = linked(page:walk(SHAPES), own[i], elsewhere)
+    local shaped = page:walk(SHAPES):walk { Inlines = glued }
+    doc.blocks[i] = linked(shaped, own[i], elsewhere)
   end
   doc.meta.search = records:map(function(record)
     local text = table.concat(record.words, " "):gsub("%s+", " ")
