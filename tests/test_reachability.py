@@ -86,6 +86,19 @@ def test_no_text_emits_a_token_called_unreachable(qwen, search, library):
     assert emitted and not emitted & dead.keys()
 
 
+def test_the_chapters_own_merging_is_the_librarys(qwen):
+    from lib.book import reader
+
+    cells = reader.read(paths.CHAPTERS / "discovery" / "06-who.qmd").cells
+    [cell] = [c for c in cells if c.cell_type == "code" and "def merge_word" in c.source]
+    names = {}
+    exec(cell.source, names)  # the chapter's cell is ours
+    rng = np.random.default_rng(42)
+    for id in rng.choice(len(qwen.tokens), 300):
+        word = qwen.tokens[id] + qwen.tokens[(int(id) * 7) % len(qwen.tokens)]
+        assert names["merge_word"](word, qwen.ids) == merging.merge(word, qwen)
+
+
 def tiny(tokens, **fields):
     base = vocabulary.Vocabulary(
         "tiny", tuple(tokens), {}, len(tokens), None, (r"\w+|\W",), None, "byte"
@@ -169,6 +182,11 @@ def test_agreement_counts():
     agreement = records.compare(found, [0, 3])
     assert (agreement.precision, agreement.recall) == (0.5, 0.5)
     assert (agreement.false_alarms, agreement.missed) == ([2], [3])
+
+
+def test_an_empty_token_is_built_by_nothing():
+    found = reachability.analyse(tiny([b"a", b""]), progress=False)
+    assert found[1].reach is Reach.UNBUILT and "nothing" in found[1].evidence
 
 
 @pytest.mark.slow

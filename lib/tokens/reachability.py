@@ -128,7 +128,7 @@ def _judged(
             if emits(before.encode(), token, after.encode(), vocabulary):
                 witness = before + text + after
                 return Reach.REACHABLE, f"from {witness!r}", witness
-    if len(words) != 1:
+    if len(words) > 1:
         return Reach.SPLIT, "cut into " + " | ".join(map(repr, words)), None
     cut = " ".join(str(vocabulary.ids.get(part, "?")) for part in built)
     return Reach.UNBUILT, f"merging gives {cut or 'nothing'}", None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lib import artifacts
-from lib.tokens import reachability, vocabulary
+from lib.tokens import completion, reachability, vocabulary
 from lib.tokens.reachability import Reach, Record
 from lib.tokens.vocabulary import Vocabulary
 
@@ -27,12 +27,14 @@ def make(name: str, words_of: str | None = None) -> dict[str, np.ndarray]:
 
     Under another vocabulary's pre-tokenizer the records under its own are used where they hold.
     """
-    own = (
-        unpack(artifacts.cached(RECORDS, {"name": name}, INPUTS).tensors, name)
-        if words_of
-        else None
-    )
-    found = reachability.analyse(opened(name, words_of), before=own)
+    known, twin = opened(name, words_of), vocabulary.catalogue()[name].get("same_tokens_as")
+    if twin and not words_of:  # only the added tokens differ: nothing to search again
+        before = unpack(artifacts.cached(RECORDS, {"name": twin}, INPUTS).tensors, twin)
+        search = completion.search(known)
+        found = [r if r.bytes else reachability.classify(r.id, known, search) for r in before]
+    else:
+        own = artifacts.cached(RECORDS, {"name": name}, INPUTS) if words_of else None
+        found = reachability.analyse(known, before=own and unpack(own.tensors, name))
     text = json.dumps([[r.evidence, r.witness] for r in found], ensure_ascii=False)
     return {
         "reach": np.array([CLASSES.index(r.reach) for r in found], np.uint8),
