@@ -18,15 +18,15 @@ Ordinals rise with the value in any sign-exponent-mantissa format, so float16 pa
 as well as bfloat16 ones; steps are then float16 steps.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from scipy.sparse import coo_array, csgraph
-from tqdm.auto import tqdm
 
 from lib import lattice
+from lib.progress import bar
 from lib.specimens.errors import SpecimenError
 from lib.survey import census
 from lib.survey.census import Census
@@ -158,7 +158,7 @@ def _search(
     size = np.diff(bounds, axis=1)[:, 0]
     edges = [_small(bits, ids[order], bounds[size <= SMALL], steps)]
     large = bounds[size > SMALL]
-    for start, stop in tqdm(large, desc="neighbours", disable=len(large) < 1_000 or None):
+    for start, stop in _watched(large, 1_000):
         members = ids[np.unique(order[start:stop])]
         cut = len(members) > CROWD and not (last and len(members) > 0.9 * len(ids))
         edges.append((_cut_again if cut else _compare)(bits, members, steps))
@@ -240,7 +240,7 @@ def _compare(bits: np.ndarray, ids: np.ndarray, steps: int) -> np.ndarray:
     height = max(1, PAIRS // rows)
     edges = [np.empty((0, 2), dtype=np.int64)]
     starts = range(0, rows, height)
-    for start in tqdm(starts, desc="neighbours, a crowd", disable=len(starts) < 50 or None):
+    for start in _watched(starts, 50):
         left, right = np.triu_indices(min(height, rows - start), 1, rows - start)
         left, right = left + start, right + start
         for part in _growing(len(columns), 1):
@@ -261,6 +261,11 @@ def _growing(length: int, first: int) -> Iterator[slice]:
     while start < length:
         yield slice(start, min(start + width, length))
         start, width = start + width, 2 * width
+
+
+def _watched(work: Sequence, many: int) -> Iterable:
+    """`work` with a progress bar if there is much of it."""
+    return bar(work, desc="neighbours") if len(work) >= many else work
 
 
 def _parts(length: int, size: int) -> Iterator[slice]:
