@@ -104,13 +104,14 @@ def _entry(
     def root(second: np.ndarray) -> np.ndarray:
         return np.sqrt(second * b2) + c.eps
 
-    u = c.lr * b1 * np.abs(m) / root(v)
+    m, m_free = np.abs(m) + tiny, np.abs(m_free) + tiny
+    u = c.lr * b1 * m / root(v)
     entries = {
         "room": np.log2(c.lr / half),
-        "gradient": np.log2(np.abs(m_free) * b1 / root(v_free) + tiny),
+        "gradient": np.log2(m_free * b1 / root(v_free)),
         "ratchet": np.log2(root(v_free) / root(v)),
-        "momentum": np.log2((np.abs(m) + tiny) / (np.abs(m_free) + tiny)),
-        "total": np.log2(u / half + tiny),
+        "momentum": np.log2(m / m_free),
+        "total": np.log2(u / half),
         "moved": before != after,
     }
     return {k: x if k == "moved" else x.astype(np.float32) for k, x in entries.items()}

@@ -1,0 +1,208 @@
+"""Analyses of motion: each against a case whose answer is known, or by brute force."""
+
+import numpy as np
+import pytest
+import torch
+
+from lib import lattice
+from lib.dynamics import accounting, arms, displacement, gauge, gradient, motion, phases
+from lib.training import loop, model, movie, recorder
+from lib.training.config import FP32_MASTER, Run
+
+RUN = Run(vocab=60, dim=8, layers=1, heads=1, ff=16, seq=8, batch=4, steps=160, lr=3e-3)
+DEAD, LIVE = np.arange(40, 60), np.arange(40)
+
+
+def stream() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 40, 1000).astype(np.uint16)
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory):
+    path = tmp_path_factory.mktemp("film") / "film.h5"
+    record = ["W", "W.grad:few", "W.exp_avg:few", "W.exp_avg_sq:few", "mean_h"]
+    rows = np.concatenate([DEAD, LIVE])
+    recorder.film(path, RUN, stream(), record=record, rows=rows, few=len(DEAD))
+    return path
+
+
+def test_moves_by_segments_are_the_moves_of_the_whole(film):
+    whole = displacement.of(movie.read(film, "W", rows=DEAD))
+    pieces = displacement.of_movie(film, DEAD)
+    for name in ("l1", "l2", "linf", "weight"):
+        np.testing.assert_array_equal(getattr(whole, name), getattr(pieces, name))
+
+
+def moves(l1, l2=None, linf=None, dim=4) -> displacement.Moves:
+    l1 = np.array(l1)[:, None]
+    l2 = l1.astype(float) if l2 is None else np.array(l2)[:, None]
+    linf = np.minimum(l1, 1) if linf is None else np.array(linf)[:, None]
+    return displacement.Moves(l1, l2, linf, l2, dim)
+
+
+def test_a_life_by_last_exits():
+    life = phases.lives(moves([9, 0, 3, 1, 0, 1, 0], [9, 0, 3, 1, 0, 1, 0], [9, 0, 2, 1, 0, 1, 0]))
+    assert (life.early[0], life.midlife[0], life.motion[0]) == (3, 3, 6)
+    assert [int(life.phase(t)[0]) for t in range(1, 8)] == [0, 0, 0, 2, 2, 2, 3]
+    np.testing.assert_allclose(life.strata().sum(1), 1)
+    assert life.strata().argmax(1).tolist() == [0, 0, 0, 2, 2, 2, 3]
+    assert life.stragglers(1).tolist() == []
+    assert life.stragglers(2).tolist() == [0]
+
+
+def test_a_token_that_never_moved():
+    life = phases.lives(moves([0, 0, 0]))
+    assert life.motion[0] == 0
+    assert int(life.phase(1)[0]) == phases.Phase.FIMBULWINTER
+
+
+def test_standing_still_is_not_frozen():
+    once_more = moves([1, 0, 0, 0, 1, 0])
+    assert phases.still(once_more).tolist() == [0, 1, 1, 1, 0, 1]
+    assert phases.frozen(phases.lives(once_more)).tolist() == [0, 0, 0, 0, 0, 1]
+
+
+def test_bulk_and_thermal_sum_exactly():
+    frames = np.random.default_rng(0).normal(size=(7, 50, 6))
+    cloud = motion.cloud(frames)
+    np.testing.assert_allclose(cloud.bulk + cloud.thermal, cloud.speed, rtol=1e-12)
+    distance = np.linalg.norm(frames - frames.mean(1, keepdims=True), axis=-1)
+    np.testing.assert_allclose(cloud.radius, distance.mean(1))
+
+
+def test_a_walk_in_random_directions_follows_its_null():
+    rng = np.random.default_rng(0)
+    start = rng.normal(size=(4000, 32))
+    step = rng.normal(size=(4000, 32))
+    step *= 0.6 / np.linalg.norm(step, axis=1, keepdims=True)
+    cloud = motion.cloud(np.stack([start, start + step]))
+    spread = 0.6 / 32**0.5 / 4000**0.5
+    assert cloud.null[0] > 10 * spread  # the bias is there to be seen
+    assert abs(cloud.outward[0] - cloud.null[0]) < 4 * spread
+
+
+def test_coherence_is_the_mean_cosine_of_pairs():
+    vectors = np.random.default_rng(0).normal(size=(9, 5)) + 1
+    pairs = [motion.cosine(vectors[i], vectors[j]) for i in range(9) for j in range(i)]
+    assert motion.coherence(vectors) == pytest.approx(np.mean(pairs))
+    assert motion.coherence(np.ones((3, 4))) == pytest.approx(1)
+    assert np.isnan(motion.coherence(np.zeros((3, 4))))
+
+
+def test_epochs_of_a_drawn_breath():
+    radius = np.array([1.0, 0.99, 0.98, 0.985, 0.99, 1.2, 1.3, 1.31])
+    found = motion.epochs(radius)
+    assert (found.inhale, found.sneeze, found.dip) == (2, 5, 0.98)
+    assert found.inhales
+
+
+def test_the_gradient_by_hand_is_autograds():
+    rng = np.random.default_rng(0)
+    h, W = rng.normal(size=(30, 6)), rng.normal(size=(11, 6))
+    targets = rng.integers(0, 11, 30)
+    weight = torch.tensor(W, requires_grad=True)
+    torch.nn.functional.cross_entropy(torch.tensor(h) @ weight.T, torch.tensor(targets)).backward()
+    np.testing.assert_allclose(gradient.by_hand(h, W, targets), weight.grad, atol=1e-12)
+
+
+def test_alignment_through_a_film(film):
+    along = gradient.alignment_of_movie(film, DEAD)
+    grads = lattice.value(movie.read(film, "W.grad", slice(1, None), DEAD))
+    assert len(along.norm) == RUN.steps
+    for step in (0, 100, 159):
+        assert along.coherence[step] == pytest.approx(motion.coherence(grads[step]))
+        assert along.norm[step] == pytest.approx(np.linalg.norm(grads[step], axis=1).mean())
+
+
+def test_replay_is_exact(film):
+    replay = accounting.replay(film, DEAD, RUN, [1, 2, 50, 160])
+    assert replay.exact == 1
+    assert replay.moments == 1
+
+
+def test_replay_in_float32_is_within_rounding(tmp_path):
+    """The sources' bound for float32: an error of at most 3e-8."""
+    kept = {}
+
+    def keep(moment):
+        kept[moment.step] = [
+            x["W"].clone() for x in (moment.params, moment.grads, moment.exp_avg, moment.exp_avg_sq)
+        ]
+
+    run = RUN.replace(param_dtype="float32", grad_dtype="float32", state_dtype="float32", steps=40)
+    loop.train(run, stream(), observers=[keep])
+    from lib.training import optim
+
+    for step in (1, 20, 40):
+        before, after = kept[step - 1], kept[step]
+        c = optim.coefficients(run, step)
+        made, _, _ = optim.adamw_reference(before[0], after[1], before[2], before[3], c)
+        assert (made - after[0]).abs().max() <= 3e-8
+
+
+def test_the_ledger_sums_and_agrees_with_the_film(film):
+    ledger = accounting.ledger(film, DEAD, RUN, [1, 10, 60, 160])
+    total = ledger.room + ledger.gradient + ledger.ratchet + ledger.momentum
+    np.testing.assert_allclose(total, ledger.total, atol=1e-3)
+    np.testing.assert_allclose(ledger.shares().sum(1), 1)
+    clear = np.abs(ledger.total) > 0.1  # away from the edge, where ties are decided
+    moves = ledger.causes() == accounting.Cause.MOVES
+    assert (moves == ledger.moved)[clear].mean() > 0.99
+    assert not moves.all()
+    assert moves[0].mean() > 0.9
+
+
+def test_a_watcher_sees_what_a_film_shows(film):
+    watcher = arms.Watcher(DEAD)
+    loop.train(RUN, stream(), observers=[watcher])
+    seen = watcher.result()
+    life = phases.lives(displacement.of_movie(film, DEAD))
+    cloud = motion.cloud_of_movie(film, DEAD)
+    for name in ("early", "midlife", "motion"):
+        np.testing.assert_array_equal(seen[name], getattr(life, name))
+    np.testing.assert_allclose(seen["radius"], cloud.radius, rtol=1e-6)
+    np.testing.assert_allclose(seen["outward"], cloud.outward, rtol=1e-4, atol=1e-9)
+    assert len(seen["still"]) == RUN.steps
+
+
+@pytest.mark.parametrize("name", list(arms.INTERVENTIONS))
+def test_interventions_take_away_what_they_say(name):
+    grads = {"W": torch.randn(60, 8, generator=torch.Generator().manual_seed(0))}
+    before = grads["W"].clone()
+    dead = torch.from_numpy(DEAD)
+    arms.INTERVENTIONS[name](dead)(grads)
+    rows, length = grads["W"][dead], grads["W"][dead].norm(dim=1)
+    assert torch.equal(grads["W"][:40], before[:40])
+    if name != "one direction":
+        torch.testing.assert_close(length, length.mean().expand(20))
+    if name != "equal length":
+        assert motion.coherence(rows.numpy()) == pytest.approx(1, abs=1e-5)
+    if name == "one direction":
+        torch.testing.assert_close(length, before[dead].norm(dim=1))
+
+
+def test_a_common_push_in_float32_moves_the_cloud_as_a_rigid_body():
+    dead = torch.from_numpy(DEAD)
+    run = RUN.replace(param_dtype="float32", grad_dtype="float32", state_dtype="float32", steps=30)
+    watcher = arms.Watcher(DEAD)
+    loop.train(run, stream(), observers=[watcher], intervene=arms.common(dead))
+    radius = watcher.result()["radius"]
+    np.testing.assert_allclose(radius, radius[0], rtol=1e-5)
+
+
+def test_weight_decay_is_absent_in_bf16_and_present_with_a_master():
+    def last(**changes):
+        run = RUN.replace(steps=60, **changes)
+        W = model.views(loop.train(run, stream()).state.param, run)["W"]
+        return W[DEAD].view(torch.int16)
+
+    assert torch.equal(last(), last(weight_decay=0.1))
+    assert not torch.equal(last(**FP32_MASTER), last(weight_decay=0.5, **FP32_MASTER))
+
+
+def test_a_gauge_reads_every_step():
+    reader = gauge.Gauge(DEAD, LIVE)
+    loop.train(RUN.replace(steps=5), stream(), observers=[reader])
+    assert all(len(values) == 5 for values in reader.found.values())
+    assert reader.found["coherence"][0] > 0.5
+    assert reader.found["live"][0] > reader.found["dead"][0] > 0
