@@ -4,10 +4,22 @@ import json
 
 import numpy as np
 import pytest
+import safetensors.numpy
 from scipy import stats
 
 from lib import lattice
-from lib.formation import cells, centres, closed_forms, exact, snowball
+from lib.__main__ import main
+from lib.cli import snowball as verb
+from lib.formation import (
+    casting,
+    cells,
+    centres,
+    closed_forms,
+    exact,
+    gallery,
+    inference,
+    snowball,
+)
 from lib.formation.snowball import Distribution
 
 ALL = list(Distribution)
@@ -286,3 +298,77 @@ def test_the_printed_figures_hang_together():
     assert facts["populations"] == hole.populations.tolist()
     assert sum(facts["largest_hole_exponents"].values()) == 2560
     assert json.dumps(facts)
+
+
+# ---------------------------------------------------------------- rebuilding and inference
+def test_the_rebuilt_centre_has_the_printed_demographics_it_was_not_fitted_to():
+    facts = centres.printed()["direct"]
+    found = exact.simulate(
+        gallery.named("qwen3-rebuilt"), scale=1.5e-9, rows=2100, trials=4000, populations=True
+    )
+    assert abs(found.holes.mean() - facts["holes"]["mean"]) < 0.2
+    assert abs(found.tokens.std() - facts["tokens"]["std"]) < 0.15
+    sixth = np.mean([n[5] for n in found.populations if len(n) > 5 and n[5] > 1])
+    assert abs(sixth - facts["rank_means"][5]) < 0.6
+
+
+def test_a_planted_sigma_is_found_and_the_holes_are_no_snowball():
+    rng = np.random.default_rng(1)
+    ulp = 2.0 ** (centres.exponents() - 134.0)[:400]
+    noise = 2e-9 / ulp * rng.standard_normal((900, 400))
+    rows = np.rint(rng.uniform(-0.5, 0.5, 400) + noise).astype(np.int64)
+    data = inference.of_rows(rows, ulp)
+    assert data.dims == 400
+    assert data.rows == 900
+    grid, p = inference.refined(data, 1e-10, 1e-7, points=41)
+    assert abs(np.log((grid * p).sum() / 2e-9)) < 0.1
+    replicate = inference.statistics(inference.predict(2e-9, data, rng=rng)[0])
+    truth = inference.statistics(rows)
+    assert abs(replicate["varying"] - truth["varying"]) <= 4
+    hole = centres.holes()
+    steps = lattice.ordinal(hole.bits).astype(int) - lattice.ordinal(hole.bits[:1])
+    qwen = inference.expand(steps, hole.populations)
+    observed = inference.statistics(qwen)
+    assert (observed["holes"], observed["varying"], observed["widest"]) == (13, 20, 11)
+    assert inference.independent_holes(qwen, 3, rng=rng).min() > 100
+
+
+def test_the_evidence_of_one_dimension_is_the_integral_it_claims_to_be():
+    for s in (0.01, 0.3):  # both kinds of grid
+        fine = np.linspace(-4, 4, 400_001)
+        cell = [stats.norm.cdf((j + 0.5 - fine) / s) - stats.norm.cdf((j - 0.5 - fine) / s)
+                for j in (-1, 0)]  # fmt: skip
+        plain = np.trapezoid(cell[0] ** 2 * cell[1] ** 5, fine)
+        found = inference._one(s, -1, np.array([2, 5]))[0]
+        assert abs(np.exp(found) / plain - 1) < 1e-3
+
+
+def test_a_cast_makes_more_distinct_rows_than_noise_added_in_bf16():
+    rng = np.random.default_rng(0)
+    unique = {way: [] for way in casting.Way}
+    for _ in range(30):
+        base = casting.unit_vector(64, rng=rng)
+        for way in casting.Way:
+            bits = casting.rows(base, 1e-5, 51, way, rng=rng)
+            assert bits.shape == (51, 64)
+            unique[way].append(snowball.census(bits).unique)
+    assert np.mean(unique[casting.Way.FLOAT32]) > np.mean(unique[casting.Way.BF16]) + 8
+
+
+# ---------------------------------------------------------------- the command line
+def test_the_command_line(tmp_path, capsys):
+    centre = centres.on_lattice(rng=np.random.default_rng(3))
+    file = tmp_path / "centre.safetensors"
+    safetensors.numpy.save_file({"c": centre, "wide": np.zeros((2, 3), np.float32)}, file)
+    words = ["snowball", "--sigma", "1.5e-9", "--trials", "5", "--json", "--centre"]
+    assert main([*words, f"{file}:c"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    direct = exact.simulate(centre, scale=1.5e-9, rows=2221, trials=5)
+    assert [t["largest"] for t in answer["trials"]] == direct.largest.tolist()
+    assert answer["mean"]["holes"] == direct.holes.mean()
+    for wrong in (f"{file}:wide", f"{file}:none", "nowhere.safetensors"):
+        assert main([*words, wrong]) == 2
+        assert capsys.readouterr().err.startswith("error: ")
+    assert main(["snowball", "--sigma", "-1", "--centre", "qwen3-holes"]) == 2
+    assert tuple(gallery.NAMES) == verb.CENTRES
+    assert tuple(Distribution) == verb.DISTRIBUTIONS
