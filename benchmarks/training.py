@@ -59,7 +59,9 @@ class Peer(torch.nn.Module):
     def load(self, named: model.Parameters) -> "Peer":
         for name, parameter in self.named_parameters():
             name = name.removeprefix("blocks.")
-            parameter.data.copy_(named[{"W.weight": "W", "positions.weight": "positions"}.get(name, name)])
+            parameter.data.copy_(
+                named[{"W.weight": "W", "positions.weight": "positions"}.get(name, name)]
+            )
         return self
 
 
@@ -71,7 +73,10 @@ class Way:
         self.best = float("inf")
         if dtype is not None:
             peer = Peer(run).load(model.views(model.initialise(run), run)).to(dtype)
-            self.peer, self.adamw = peer, torch.optim.AdamW(peer.parameters(), lr=run.lr, weight_decay=0)
+            self.peer, self.adamw = (
+                peer,
+                torch.optim.AdamW(peer.parameters(), lr=run.lr, weight_decay=0),
+            )
         else:
             self.resume = None
 
@@ -96,7 +101,9 @@ class Way:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=4)
-    parser.add_argument("--profile", action="store_true", help="show where our step spends its time")
+    parser.add_argument(
+        "--profile", action="store_true", help="show where our step spends its time"
+    )
     args = parser.parse_args()
     torch.set_num_threads(1)
     rng = np.random.default_rng(42)
@@ -113,9 +120,14 @@ def main() -> None:
     ours = ways["ours (bf16 lattice, float32 compute)"][0]
     print(f"Goldilocks, {model.count(run):,} parameters, batch {run.batch} x {run.seq}, 1 thread")
     for name, (way, _) in ways.items():
-        print(f"  {name:38s} {1 / way.best:6.2f} steps/s   ours is {way.best / ours.best:5.2f} x as fast")
+        print(
+            f"  {name:38s} {1 / way.best:6.2f} steps/s, "
+            f"ours is {way.best / ours.best:5.2f} x as fast"
+        )
     first = [way.losses[:4] for way, _ in ways.values()]
-    print("  losses of the first steps:", *(" ".join(f"{x:.3f}" for x in row) + ";" for row in first))
+    print(
+        "  losses of the first steps:", *(" ".join(f"{x:.3f}" for x in row) + ";" for row in first)
+    )
     assert np.allclose(first[0], first[2], atol=0.08), "ours and eager bf16 disagree"
     assert np.allclose(first[1], first[2], atol=0.03), "ours and float32 disagree"
     if args.profile:
