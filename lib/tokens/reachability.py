@@ -13,9 +13,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-from tqdm.auto import tqdm
-
 from lib.plots import PALETTE
+from lib.progress import bar
 from lib.tokens import completion, merging, scripts
 from lib.tokens.vocabulary import Vocabulary
 
@@ -77,7 +76,7 @@ def analyse(
     search = completion.search(vocabulary)
     ids = range(vocabulary.rows)
     if progress:
-        ids = tqdm(ids, desc=f"reachability of {vocabulary.name}", disable=None)
+        ids = bar(ids, desc=f"reachability of {vocabulary.name}")
     return [classify(id, vocabulary, search, before[id] if before else None) for id in ids]
 
 
