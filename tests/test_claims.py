@@ -108,7 +108,7 @@ def test_the_table_shows_printed_measured_and_verdict(ledger):
     claims.settle("norm", None)
     lines = claims.table(["holes", "norm", "list"]).data.split("\n")
     assert lines[2] == "| Thirteen holes | seed 003 | 13 | 13 (Qwen3-4B) | reproduced |"
-    assert lines[3] == "| The mean norm | [P] | 1.09 | – | needs specimen |"
+    assert lines[3] == "| The mean norm | [P] | 1.087 | – | needs specimen |"
     assert lines[4] == "| Populations | [P] | 814, 704 | 1, 2 | contradicted |"
 
 

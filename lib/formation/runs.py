@@ -58,17 +58,22 @@ def stream(
 
 
 def last_seen(run: Run, ids: np.ndarray, wanted: slice) -> tuple[np.ndarray, np.ndarray]:
-    """When each id of `wanted` was last a target, (n,) int64 steps (0: never), and how often, (n,).
+    """When each id of `wanted` was last read or wanted, (n,) int64 steps (0: never), and how often
+    it was a target, (n,).
 
     Batches are drawn anew from the run's seed, so nothing has to be recorded while it trains.
     """
     step_seen = np.zeros(wanted.stop - wanted.start, dtype=np.int64)
     times = np.zeros_like(step_seen)
     for step in range(1, run.steps + 1):
-        targets = loop.batch(ids, run, step)[1].numpy().ravel()
-        hits = targets[(targets >= wanted.start) & (targets < wanted.stop)] - wanted.start
-        step_seen[hits] = step
+        inputs, targets = (
+            part.numpy().ravel() - wanted.start for part in loop.batch(ids, run, step)
+        )
+        n = len(times)
+        hits = targets[(targets >= 0) & (targets < n)]
         np.add.at(times, hits, 1)
+        step_seen[hits] = step
+        step_seen[inputs[(inputs >= 0) & (inputs < n)]] = step  # tied rows move as inputs too
     return step_seen, times
 
 
