@@ -62,7 +62,9 @@ def main() -> None:
     }
     moved = {"value": 6, "ordinal": 6, "steps": 8, "ulp": 6, "neighbour_up": 4, "round_nearest": 6}
     print(f"{ELEMENTS:,} elements, best of {ROUNDS}; ms")
-    print(f"{'operation':14}{'copy':>8}{'obvious':>9}{'ours':>8}{'ours/copy':>11}{'obvious/ours':>14}")
+    print(
+        f"{'operation':14}{'copy':>8}{'obvious':>9}{'ours':>8}{'ours/copy':>11}{'obvious/ours':>14}"
+    )
     for name in ours:
         same = np.array_equal(np.asarray(obvious[name]()), np.asarray(ours[name]()))
         assert same, f"{name}: the two ways disagree"
