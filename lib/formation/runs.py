@@ -6,6 +6,7 @@ snapshots of the dead rows in the finest arithmetic it knows, so every later que
 holes, populations, lattice steps) is asked of the same record.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
@@ -228,3 +229,4 @@ RUN = artifacts.Recipe(
     modules=("lib.formation.runs",),
     chapter="coalescence/02-runs",
 )
+ARM = dataclasses.replace(RUN, name="coalescence-arm", chapter="coalescence/04-arms")
