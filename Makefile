@@ -39,6 +39,7 @@ test-fast: setup ## Run the tests that take less than a few seconds
 check: setup ## Check the chapters, the code's style and the text's form
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/panache lint chapters index.qmd references.qmd
 	$(BIN)/python -m lib check
 
 format: setup ## Put the code into the house's form

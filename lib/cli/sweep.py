@@ -3,8 +3,6 @@
 import argparse
 from pathlib import Path
 
-from lib.training import sweep
-
 EXAMPLE = """\
 example file:
   world: {name: flannel, vocab: 500, thai_share: 0.2,
@@ -35,6 +33,8 @@ def add(verbs: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the sweep and print a line a point; 0 if all points are there, 1 if one failed."""
+    from lib.training import sweep  # here: torch takes seconds to load
+
     wanted = sweep.read(args.file)
     total, failed = len(wanted.points()), 0
     for number, result in enumerate(

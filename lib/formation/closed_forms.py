@@ -94,8 +94,8 @@ def expected_largest(table: Cells, rows: int, *, floor: float = 1e-9, top: int =
     """Expected population of the largest group, by Levin's (1981) representation.
 
     P(max <= m) = P(W = N) / P(Poisson(N) = N) * product of P(Poisson(N p) <= m), W the sum of the
-    Poissons cut off at m. P(W = N) is taken as normal; only the `top` likeliest cells can bind. Where one cell is far ahead
-    of all others the answer is its own expectation.
+    Poissons cut off at m. P(W = N) is taken as normal; only the `top` likeliest cells can bind.
+    Where one cell is far ahead of all others the answer is its own expectation.
     """
     p, _ = product_cells(table, floor=floor)
     mean = rows * p[:top]
