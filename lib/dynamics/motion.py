@@ -1,7 +1,7 @@
 """Motion of a cloud of rows: centroid and radius, bulk and thermal, radial and tangential.
 
 Rows are float32 or float64 values in weight space, (rows, dim) or (frames, rows, dim); the
-centroid is that of the rows given. Everything is computed in float64.
+centroid is that of the rows given.
 """
 
 from dataclasses import dataclass
@@ -30,17 +30,18 @@ class Cloud:
 
 
 def cloud(frames: np.ndarray) -> Cloud:
-    """The cloud of `frames` (frames, rows, dim)."""
-    w = np.asarray(frames, np.float64)
-    centroid = w.mean(1)
-    place = w - centroid[:, None]
-    distance = np.linalg.norm(place, axis=-1)
+    """The cloud of `frames` (frames, rows, dim), in their own precision; means in float64."""
+    w = np.asarray(frames)
+    centroid = w.mean(1, dtype=np.float64)
+    place = w - centroid[:, None].astype(w.dtype)
+    distance = np.sqrt(_squares(place, place))
     velocity = w[1:] - w[:-1]
-    bulk = velocity.mean(1)
-    peculiar = velocity - bulk[:, None]
+    bulk = velocity.mean(1, dtype=np.float64)
+    speed = _squares(velocity, velocity).mean(1)
+    peculiar = velocity - bulk[:, None].astype(w.dtype)
+    squared = _squares(peculiar, peculiar)
     with np.errstate(invalid="ignore", divide="ignore"):
-        outwards = np.nan_to_num(place[:-1] / distance[:-1, :, None])
-    squared = (peculiar**2).sum(-1)
+        radial = np.nan_to_num(_squares(peculiar, place[:-1]) / distance[:-1])
     return Cloud(
         centroid=centroid,
         radius=distance.mean(1),
@@ -48,11 +49,16 @@ def cloud(frames: np.ndarray) -> Cloud:
         largest=distance.max(1),
         bulk=(bulk**2).sum(-1),
         thermal=squared.mean(1),
-        speed=(velocity**2).sum(-1).mean(1),
-        radial=(peculiar * outwards).sum(-1).mean(1),
+        speed=speed,
+        radial=radial.mean(1),
         outward=(distance[1:] - distance[:-1]).mean(1),
         null=null_drift(np.sqrt(squared), distance[:-1], w.shape[-1]).mean(1),
     )
+
+
+def _squares(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Scalar products along the last axis, float64."""
+    return np.einsum("trd,trd->tr", a, b).astype(np.float64)
 
 
 def null_drift(length: np.ndarray, distance: np.ndarray, dim: int) -> np.ndarray:
