@@ -185,6 +185,7 @@ def _execute(chapter: Chapter, parameters: dict[str, Any]) -> NotebookNode:
                 kernel_name="python3",
                 progress_bar={"disable": not sys.stderr.isatty()},
                 config=_kernel_config(sockets),
+                extra_arguments=["--log-level=CRITICAL"],
                 log_output=False,
             )
     except PapermillExecutionError as error:
