@@ -94,11 +94,20 @@ def evaluate(claim: Claim, measured: Any) -> Verdict:
     return Verdict.REPRODUCED if holds else Verdict.CONTRADICTED
 
 
-def settle(id: str, measured: Any, *, setting: str = "", verdict: Verdict | None = None) -> Verdict:
+def settle(
+    id: str,
+    measured: Any,
+    *,
+    setting: str = "",
+    verdict: Verdict | None = None,
+    comparable: bool = True,
+) -> Verdict:
     """Compare, record and return the verdict on claim `id`.
 
     `measured` is the chapter's own value (None: the specimen is not at hand); `setting` says in a
-    few words on what it was measured. `verdict` overrides the comparison only to say OPEN.
+    few words on what it was measured. `verdict` overrides the comparison only to say OPEN. Where
+    the setting is not the printed one (`comparable=False`), a disagreement contradicts nothing and
+    counts as OPEN.
     """
     claims = ledger()
     if id not in claims:
@@ -106,6 +115,8 @@ def settle(id: str, measured: Any, *, setting: str = "", verdict: Verdict | None
     if verdict not in (None, Verdict.OPEN):
         raise ClaimError(f"{id}: only OPEN may be set by hand; the rest is computed")
     found = verdict or evaluate(claims[id], measured)
+    if found is Verdict.CONTRADICTED and not comparable:
+        found = Verdict.OPEN
     record = {"id": id, "verdict": found.value, "measured": _plain(measured), "setting": setting}
     text = json.dumps(record, sort_keys=True, ensure_ascii=False)
     files.write_atomically(_verdicts() / f"{id}.json", lambda p: p.write_text(text))

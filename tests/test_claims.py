@@ -142,3 +142,10 @@ def test_the_books_own_ledger_is_well_formed():
         assert id == entry.id and entry.claim and entry.source and entry.chapter
         assert entry.check != "close" or entry.tolerance > 0, id
         json.dumps(entry.printed)
+
+
+def test_a_disagreement_in_another_setting_is_open_and_an_agreement_counts(ledger):
+    assert claims.settle("norm", 2.0, comparable=False) is Verdict.OPEN
+    assert claims.verdicts()["norm"]["verdict"] == "open"
+    assert claims.settle("norm", 2.0) is Verdict.CONTRADICTED
+    assert claims.settle("norm", 1.087, comparable=False) is Verdict.REPRODUCED
