@@ -20,7 +20,8 @@ def add(verbs: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "tokenizer",
         metavar="TOKENIZER",
-        help=f"{', '.join(vocabulary.names())}, a tokenizer.json or a .tiktoken file",
+        help="qwen3, qwen3.5 or another name of data/tokenizers/catalogue.yaml, a tokenizer.json "
+        "or a .tiktoken file",
     )
     parser.add_argument("--out", metavar="FILE.jsonl", required=True, help="where to write")
     parser.add_argument("--rows", type=int, help="rows of the matrix, if more than there are ids")
