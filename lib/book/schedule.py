@@ -73,7 +73,9 @@ def run_all(files: list[Path], jobs: int | None = None, only: str | None = None)
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         running: dict = {}
         while waiting or running:
-            for name in [n for n, c in waiting.items() if _ready(c, waiting, running, failures)]:
+            for name in sorted(waiting, key=lambda n: waiting[n].front.get("kind") != "generator"):
+                if len(running) == jobs or not _ready(waiting[name], waiting, running, failures):
+                    continue  # generators first, then the order of the book, as cores fall free
                 chapter = waiting.pop(name)
                 running[pool.submit(_run_one, chapter.source, wanted[name])] = name
             if not running:
