@@ -30,7 +30,9 @@ $(STAMP): pyproject.toml
 book: setup ## Execute every chapter and render the book into _book
 	@PATH="$(CURDIR)/$(BIN):$$PATH" BOOK_SCALE=$(SCALE) $(BIN)/python -m lib book
 
-test: setup ## Run the whole test suite
+test: setup ## Run the whole test suite, every chapter at smoke scale included
+	@echo "chapters at smoke scale"
+	-@BOOK_SCALE=smoke $(BIN)/python -m lib run # what fails here is reported by the tests
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 test-fast: setup ## Run the tests that take less than a few seconds
