@@ -6,21 +6,23 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 SCALE   = $(or $(BOOK_SCALE),book)
 
-.PHONY: help setup book test test-fast check format preview generators clean distclean
+.PHONY: help setup book test test-slow test-fast check format preview generators clean distclean
 
 help: ## Say what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 setup: $(STAMP) ## Make .venv and install what the book needs
 
-# Without Quarto the book is pressed with Pandoc, so its extra may fail; nothing else may.
+# Without Quarto the book is pressed with Pandoc, so its extra may fail; nothing else may. Quarto is
+# tried first and alone: where it cannot be had, the rest of the extra is not downloaded in vain.
 $(STAMP): pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=23'
 	$(BIN)/python -m pip install --quiet '.[test]'
 	@if command -v quarto >/dev/null 2>&1; then \
 	  echo "Quarto found: $$(quarto --version)"; \
-	elif $(BIN)/python -m pip install --quiet '.[book]' >$(VENV)/book-extra.log 2>&1; then \
+	elif $(BIN)/python -m pip install --quiet --no-deps quarto-cli >$(VENV)/book-extra.log 2>&1 && \
+	     $(BIN)/python -m pip install --quiet '.[book]' >>$(VENV)/book-extra.log 2>&1; then \
 	  echo "Quarto installed into $(VENV)"; \
 	else \
 	  echo "Quarto cannot be had here (see $(VENV)/book-extra.log): the book will be pressed with Pandoc"; \
@@ -30,10 +32,14 @@ $(STAMP): pyproject.toml
 book: setup ## Execute every chapter and render the book into _book
 	@PATH="$(CURDIR)/$(BIN):$$PATH" BOOK_SCALE=$(SCALE) $(BIN)/python -m lib book
 
-test: setup ## Run the whole test suite, every chapter at smoke scale included
+test: setup ## Run the tests, every chapter at smoke scale included
 	@echo "chapters at smoke scale"
 	-@BOOK_SCALE=smoke $(BIN)/python -m lib run # what fails here is reported by the tests
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest tests/test_chapters.py
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-slow: setup ## Run the tests marked slow, which `make test` leaves out
+	$(BIN)/python -m pytest -n 2 -m slow --ignore=tests/test_chapters.py
 
 test-fast: setup ## Run the tests that take less than a few seconds
 	$(BIN)/python -m pytest -n 2 -m "not slow and not browser"
