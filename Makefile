@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 SCALE   = $(or $(BOOK_SCALE),book)
 
-.PHONY: help setup book test test-slow test-fast check format preview generators clean distclean
+.PHONY: help setup ready book test test-slow test-fast check format preview generators clean distclean
 
 help: ## Say what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -28,6 +28,19 @@ $(STAMP): pyproject.toml
 	  echo "Quarto cannot be had here (see $(VENV)/book-extra.log): the book will be pressed with Pandoc"; \
 	fi
 	@touch $@
+
+# _quarto.yml names this as its pre-render step, so that `quarto render` works from a clean clone. A
+# Python that has what the book needs is taken as it is: the caller's QUARTO_PYTHON, .venv or the one
+# on PATH. Nothing here ends the rendering: what is amiss, the chapter that needs it says better.
+ready: ## Make ready for Quarto: the environment, and before a whole render the generators
+	@python="$${QUARTO_PYTHON:-$(BIN)/python}"; [ ! -d "$$python" ] || python="$$python/python"; \
+	has() { "$$1" -c 'from importlib.util import find_spec; from sys import exit; \
+	  exit(not all(map(find_spec, ("ipykernel", "nbclient", "papermill", "torch"))))' 2>/dev/null; }; \
+	if has "$$python"; then :; elif has python3; then python=python3; \
+	else $(MAKE) --silent setup && python=$(BIN)/python || echo "no environment could be made: run make setup"; fi; \
+	if [ -n "$$QUARTO_PROJECT_RENDER_ALL" ] && has "$$python"; then \
+	  BOOK_SCALE=$(SCALE) "$$python" -m lib run --generators || echo "a generator failed; the chapter says why"; \
+	fi
 
 book: setup ## Execute every chapter and render the book into _book
 	@PATH="$(CURDIR)/$(BIN):$$PATH" BOOK_SCALE=$(SCALE) $(BIN)/python -m lib book

@@ -35,13 +35,14 @@ def quarto() -> str | None:
 
 
 def build(jobs: int | None = None) -> Path:
-    """Execute what is not current and render `_book`. Returns the first page's path."""
+    """Execute what is not current and render `_book`. Returns the first page's path.
+
+    Quarto's pre-render step (`make ready`, named in _quarto.yml) runs the generators side by side.
+    """
     program = quarto()
-    files = [paths.ROOT / page.source for page in config.load().pages]
     if program is None:
         return press(jobs)
-    print(f"generators at {scale.current()} scale, then quarto render", flush=True)
-    schedule.run_all(files, jobs, only="generator")
+    print(f"quarto render at {scale.current()} scale, generators first", flush=True)
     if subprocess.run(
         [program, "render"], cwd=paths.ROOT, env=environment(), check=False
     ).returncode:
