@@ -1,0 +1,122 @@
+"""Which edition is rendered, and what happens before Quarto renders."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lib import paths
+from lib.book import edition
+
+FAKE = """\
+#!/bin/sh
+[ "$1" != --version ] || { echo VERSION; exit 0; }
+echo "$@ with $QUARTO_PYTHON" >> CALLS
+exit STATUS
+"""
+
+
+@pytest.fixture
+def calls(tmp_path) -> Path:
+    """Where the programs below write how they were called."""
+    return tmp_path / "calls"
+
+
+def program(folder: Path, name: str, text: str) -> Path:
+    """An executable script of this name."""
+    path = folder / name
+    path.write_text(text)
+    path.chmod(0o755)
+    return path
+
+
+@pytest.fixture
+def quarto(tmp_path, calls, monkeypatch):
+    """Puts a Quarto of the given version on PATH that ends with the given status."""
+    monkeypatch.delenv("BOOK_EDITION", raising=False)
+
+    def put(version: str, status: int = 0) -> Path:
+        text = FAKE.replace("VERSION", version).replace("STATUS", str(status))
+        path = program(tmp_path, "quarto", text.replace("CALLS", str(calls)))
+        monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+        return path
+
+    return put
+
+
+@pytest.mark.parametrize("version", ["1.9.38", "1.10.18", "2.0.1", "1.11.0-dev"])
+def test_a_quarto_that_is_new_enough_is_used(quarto, version):
+    path = quarto(version)
+    assert edition.quarto() == str(path)
+
+
+@pytest.mark.parametrize("version", ["1.8.27", "0.9.1", "", "not found"])
+def test_an_older_or_broken_quarto_is_named_and_left(quarto, version, capsys):
+    quarto(version)
+    assert edition.quarto() is None
+    assert "1.9 or newer is needed" in capsys.readouterr().out
+
+
+def test_the_press_can_be_asked_for(quarto, monkeypatch):
+    quarto("1.9.38")
+    monkeypatch.setenv("BOOK_EDITION", "press")
+    assert edition.quarto() is None
+
+
+def test_quarto_renders_with_this_python(quarto, calls):
+    quarto("1.9.38")
+    assert edition.build() == paths.BOOK / "index.html"
+    assert calls.read_text() == f"render with {sys.executable}\n"
+
+
+def test_a_failed_render_is_an_error(quarto):
+    quarto("1.9.38", status=1)
+    with pytest.raises(edition.RenderError, match="messages stand above"):
+        edition.build()
+
+
+def ready(python: Path | str, **environment: str) -> subprocess.CompletedProcess:
+    """The pre-render step that _quarto.yml names, as Quarto runs it."""
+    step = yaml.safe_load((paths.ROOT / "_quarto.yml").read_text())["project"]["pre-render"]
+    given = {k: v for k, v in os.environ.items() if k not in ("QUARTO_PROJECT_RENDER_ALL",)}
+    return subprocess.run(
+        step.split(),
+        cwd=paths.ROOT,
+        env=given | {"QUARTO_PYTHON": str(python), "BOOK_SCALE": "smoke"} | environment,
+        capture_output=True,
+        text=True,
+    )
+
+
+PYTHON = """\
+#!/bin/sh
+[ "$1" != -c ] || exit 0
+echo "$@ at $BOOK_SCALE scale" >> CALLS
+exit STATUS
+"""
+
+
+@pytest.mark.parametrize("as_folder", [False, True])
+def test_before_a_whole_render_the_generators_run_with_the_callers_python(
+    tmp_path, calls, as_folder
+):
+    path = program(tmp_path, "python", PYTHON.replace("CALLS", str(calls)).replace("STATUS", "0"))
+    answer = ready(tmp_path if as_folder else path, QUARTO_PROJECT_RENDER_ALL="1")
+    assert answer.returncode == 0, answer.stderr
+    assert calls.read_text() == "-m lib run --generators at smoke scale\n"
+
+
+def test_before_a_single_chapter_nothing_runs(tmp_path, calls):
+    path = program(tmp_path, "python", PYTHON.replace("CALLS", str(calls)).replace("STATUS", "0"))
+    answer = ready(path)
+    assert answer.returncode == 0 and not calls.exists()
+    assert not answer.stdout and not answer.stderr
+
+
+def test_a_failed_generator_leaves_the_word_to_its_chapter(tmp_path, calls):
+    path = program(tmp_path, "python", PYTHON.replace("CALLS", str(calls)).replace("STATUS", "2"))
+    answer = ready(path, QUARTO_PROJECT_RENDER_ALL="1")
+    assert answer.returncode == 0 and "a generator failed" in answer.stdout
