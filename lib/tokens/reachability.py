@@ -183,20 +183,17 @@ def _begun(
     vocabulary, body = search.vocabulary, cut.body.decode()
     befores = _Replay(search.lefts(token, cut.head))
     divided: list[str] = []
-    for wanted in (True, False):
-        for character in completion.characters(cut.tail):
-            if assigned(character) != wanted:
-                continue
-            text = body + character
-            if merging.normalise(text, vocabulary) != text:
-                reasons[str(Reach.NORMALISED)] += 1
-            elif body and len(merging.words(text, vocabulary)) > 1:
-                reasons[str(Reach.SPLIT)] += 1
-                divided.append(character)
-            else:
-                for after in search.finish(token, character.encode()[len(cut.tail) :]):
-                    yield from ((before, after) for before in befores)
-                reasons["absorbed in merging"] += 1
+    for character in sorted(completion.characters(cut.tail), key=lambda c: not assigned(c)):
+        text = body + character
+        if merging.normalise(text, vocabulary) != text:
+            reasons[str(Reach.NORMALISED)] += 1
+        elif body and not merging.together(text, 0, len(text), vocabulary):
+            reasons[str(Reach.SPLIT)] += 1
+            divided.append(character)
+        else:
+            for after in search.finish(token, character.encode()[len(cut.tail) :]):
+                yield from ((before, after) for before in befores)
+            reasons["absorbed in merging"] += 1
     for character in divided[:64]:  # a surrounding may keep together what stands divided alone
         for before, after in contexts():
             if emits(before.encode(), (body + character).encode(), after.encode(), vocabulary):
