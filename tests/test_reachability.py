@@ -176,7 +176,7 @@ def test_another_rule_reuses_records_without_changing_them():
 
 def test_agreement_counts():
     found = [
-        reachability.Record(i, reach, b"", "", "Common", "")
+        reachability.Record(i, reach, b"", "", "")
         for i, reach in enumerate((Reach.SPLIT, Reach.REACHABLE, Reach.PHANTOM, Reach.ADDED))
     ]
     agreement = records.compare(found, [0, 3])

@@ -13,10 +13,22 @@ import pytest
 import safetensors
 import safetensors.numpy
 
-from lib import paths, specimens
+from lib import artifacts, paths, specimens
 from lib.__main__ import main
-from lib.specimens import SpecimenError, catalogue, local, planted, safetensors_file, store, wheels
+from lib.specimens import (
+    SpecimenError,
+    catalogue,
+    fetching,
+    local,
+    planted,
+    roles,
+    safetensors_file,
+    store,
+    trained,
+    wheels,
+)
 from lib.specimens.quantised import dequantise_q8_0
+from lib.survey import census
 
 CODER, WHISPER = "qwen2.5-coder-0.5b", "whisper-base"
 
@@ -187,7 +199,7 @@ def test_the_catalogue_holds_what_the_book_promises():
     assert len(ids) == len(set(ids))
     assert {"qwen3-4b", "qwen3-4b-base", "qwen3-0.6b", "qwen2.5-3b", "qwen2.5-0.5b", "qwen2-7b",
             "qwen1.5-4b", "llama-3.2-3b", "gemma-3-4b", "gpt2", WHISPER, "minilm-l6",
-            "planted"} <= set(ids)  # fmt: skip
+            "planted", "flannel", "gatsby", "goldilocks"} <= set(ids)  # fmt: skip
     assert catalogue.find("llama-3.2-3b").gated and catalogue.find("gemma-3-4b").gated
     with pytest.raises(SpecimenError, match="there are qwen3-4b,"):
         catalogue.find("gpt-7")
@@ -196,6 +208,45 @@ def test_the_catalogue_holds_what_the_book_promises():
 def test_what_is_not_here_names_the_command_that_fetches_it():
     with pytest.raises(SpecimenError, match="python -m lib fetch qwen3-4b"):
         specimens.open("qwen3-4b")
+
+
+def test_the_subject_is_qwen3_where_it_was_fetched_and_a_stand_in_says_so_elsewhere(monkeypatch):
+    for role, (meant, stand_in) in roles.ROLES.items():
+        assert roles.resolve(role) == stand_in and roles.resolve(meant) == meant
+        found = specimens.open(role)
+        assert found.id == stand_in and "stands in for Qwen/Qwen3-4B-Instruct-2507" in found.source
+        assert "python -m lib fetch qwen3-4b" in found.source
+        assert "stands in" not in specimens.open(stand_in).source
+    store.path_of("qwen3-4b").parent.mkdir()
+    store.path_of("qwen3-4b").touch()
+    assert roles.resolve("subject") == "qwen3-4b" and roles.remark("subject") == ""
+    with pytest.raises(SpecimenError, match=r"qwen3-4b\.safetensors"):
+        specimens.open("subject")  # a damaged matrix is reported, never passed over
+
+
+def test_what_this_book_trains_is_found_by_its_id(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "ARTIFACTS", tmp_path)
+    monkeypatch.setenv("BOOK_SCALE", "smoke")
+    command = r"run `python -m lib run chapters/dynamics/01-train\.qmd`"
+    with pytest.raises(SpecimenError, match=command):
+        specimens.open("flannel")
+    with pytest.raises(SpecimenError, match="trained, not fetched"):
+        fetching.fetch("flannel")
+    W = np.random.default_rng(42).integers(0, 1 << 15, (30, 8), dtype=np.uint16)
+    recipe = artifacts.Recipe(trained.RECIPE, lambda **_: {"W": W}, (), "dynamics/01-train")
+    for id, scale in (("flannel", "smoke"), ("gatsby", "smoke"), ("flannel", "book")):
+        artifacts.cached(recipe, {"id": id, "scale": scale, "film": "film-0123.h5"})
+    s = specimens.open("flannel")
+    assert np.array_equal(s.bits, W) and (s.rows, s.dim, s.precision) == (30, 8, "BF16")
+    assert "film-0123.h5, trained by dynamics/01-train" in s.source
+    with pytest.raises(SpecimenError, match="goldilocks/02-baseline"):
+        specimens.open("goldilocks")
+    file = trained.find("flannel")
+    damaged = bytearray(file.read_bytes())
+    damaged[-1] ^= 1
+    file.write_bytes(damaged)
+    with pytest.raises(SpecimenError, match="train again"):
+        specimens.open("flannel")
 
 
 def test_the_coder_extract_agrees_with_itself():
@@ -266,28 +317,60 @@ def test_a_models_folder_is_read_sharded_or_not(tmp_path):
     assert specimen.description.tensor == "lm_head.weight" and specimen.dim == 4
 
 
-def test_a_gguf_file_is_read_and_labelled(tmp_path):
-    rng = np.random.default_rng(42)
-    W = rng.normal(size=(20, 64)).astype(np.float32)
-    path = tmp_path / "m.gguf"
+def gguf_of(path: Path, tensors: dict[str, tuple[np.ndarray, str]]) -> Path:
+    """A file made by gguf's own writer: name -> (rows or blocks, type)."""
     writer = gguf.GGUFWriter(path, "llama")
-    kind = gguf.GGMLQuantizationType.Q8_0
-    writer.add_tensor("token_embd.weight", gguf.quants.quantize(W, kind), raw_dtype=kind)
-    writer.add_tensor("half", W.astype(np.float16))
+    for name, (data, kind) in tensors.items():
+        writer.add_tensor(name, data, raw_dtype=gguf.GGMLQuantizationType[kind])
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+    return path
+
+
+def blocks_of(kind: str, rows: int, rng: np.random.Generator) -> np.ndarray:
+    """(rows, bytes) uint8 blocks of a k-quant, which gguf reads but does not write."""
+    _, nbytes = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[kind]]
+    blocks = rng.integers(0, 256, (rows, 2, nbytes), dtype=np.uint8)
+    scales = rng.uniform(0.001, 0.01, (rows, 2, 2)).astype(np.float16)
+    at = slice(0, 4) if kind == "Q4_K" else slice(nbytes - 2, nbytes)
+    blocks[:, :, at] = scales[:, :, : (at.stop - at.start) // 2].view(np.uint8)
+    return blocks.reshape(rows, -1)
+
+
+@pytest.mark.parametrize("kind", ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q5_1", "Q4_K", "Q6_K"])
+def test_every_type_of_gguf_is_read_and_labelled(kind, tmp_path):
+    rng = np.random.default_rng(42)
+    W = rng.normal(size=(20, 512)).astype(np.float32)
+    type_ = gguf.GGMLQuantizationType[kind]
+    data = blocks_of(kind, 20, rng) if kind.endswith("K") else gguf.quants.quantize(W, type_)
+    data[7] = data[3]  # a black hole
+    path = gguf_of(tmp_path / "m.gguf", {"token_embd.weight": (data, kind)})
     s = specimens.open(str(path))
-    assert s.precision == "Q8_0" and "Q8_0" in s.source and (s.rows, s.dim) == (20, 64)
-    np.testing.assert_allclose(s.values(slice(0, 20)), W, atol=0.03)
-    half = specimens.open(f"{path}:half")
-    assert half.precision == "F16" and np.array_equal(half.values([3])[0], W[3].astype(np.float16))
+    assert s.precision == kind and f", {kind}" in s.source and (s.rows, s.dim) == (20, 512)
+    exact = gguf.quants.dequantize(data, type_)
+    assert np.array_equal(s.values(slice(0, 20)), exact) and np.isfinite(exact).all()
+    if kind in ("F32", "F16", "BF16", "Q8_0"):
+        np.testing.assert_allclose(exact[:3], W[:3], atol=0.02)
+    counted = census.of(s)
+    assert counted.holes == 1 and counted.members(0).tolist() == [3, 7]
+    assert (s.bits.dtype == np.uint8) == kind.startswith("Q")
+
+
+def test_which_tensor_of_a_gguf_file_and_a_broken_one(tmp_path):
+    W = np.random.default_rng(42).normal(size=(20, 64)).astype(np.float32)
+    two = {"token_embd.weight": (W, "F32"), "half": (W.astype(np.float16), "F16")}
+    path = gguf_of(tmp_path / "m.gguf", two)
+    assert specimens.open(str(path)).description.tensor == "token_embd.weight"
+    assert np.array_equal(specimens.open(f"{path}:half").bits, W.astype(np.float16).view(np.uint16))
     with pytest.raises(SpecimenError, match="has no tensor none"):
         specimens.open(f"{path}:none")
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(SpecimenError, match="no sound GGUF file"):
         specimens.open(str(path))
+    with pytest.raises(SpecimenError, match="download it and give its path"):
+        fetching.fetch("some/repository/m.gguf")
 
 
 def test_numbers_from_bits_are_exact():

@@ -23,6 +23,7 @@ from lib import digests, files, paths, progress, scale
 from lib.book import reader
 
 EXPONENT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+")
+OWN_ERRORS = ("ArtifactMissing", "SpecimenError", "VocabularyError")  # one line, for the reader
 ANSI = re.compile(r"\x1b\[[0-9;]*m")  # colours in tracebacks
 
 
@@ -203,6 +204,8 @@ def _kernel_config(folder: str) -> Config:
 
 def _explain(chapter: Chapter, error: Any) -> str:
     """The failing cell and the end of its traceback, in a few lines."""
+    if error.ename in OWN_ERRORS:
+        return f"{chapter.source.name}: {error.evalue}"
     plain = ANSI.sub("", "\n".join(str(line) for line in error.traceback[-1:])).splitlines()
     source = "\n".join("    " + line for line in str(error.source).splitlines()[-6:])
     end = "\n".join(plain[-4:])

@@ -5,7 +5,7 @@ import json
 import sys
 
 from lib import paths
-from lib.specimens import SpecimenError, catalogue, store
+from lib.specimens import SpecimenError, catalogue, roles, store, trained
 
 
 def add(verbs: argparse._SubParsersAction) -> None:
@@ -15,7 +15,8 @@ def add(verbs: argparse._SubParsersAction) -> None:
         help="list the specimens and what of them is here",
         description="List the catalogue: whole matrices, extracts, and what can be fetched.",
         epilog="With --json: a list of objects with id, model, rows, dim, dtype, tokenizer, "
-        "licence, gated, here (whole | extract | made | no), note.",
+        "licence, gated, here (whole | extract | made | trained | no), note. What this book trains "
+        "has the rows and width of the scale in force.",
     )
     parser.add_argument("--json", action="store_true", help="one JSON list on stdout")
     parser.add_argument("--verify", action="store_true", help="hash every fetched matrix again")
@@ -48,15 +49,23 @@ def run(args: argparse.Namespace) -> int:
     for row in rows:
         gated = " (gated)" if row["gated"] else ""
         print(
-            f"{row['id']:20} {row['here']:8} {row['rows']:>8,} {row['dim']:>6,} {row['dtype']:5}  "
+            f"{row['id']:20} {row['here']:8} {size(row['rows']):>8} {size(row['dim']):>6} "
+            f"{row['dtype']:5}  "
             f"{row['model']}{gated}" + (f": {row['note']}" if row["note"] else "")
         )
-    print("`python -m lib fetch ID` brings a whole matrix here; chapters take -p specimen=ID.")
+    subject = roles.resolve("subject")
+    print(f"\nChapters read -p specimen=ID; by default `subject`, which is {subject} here.")
+    print("`python -m lib fetch ID` brings a whole matrix here; generators train the last ones.")
     return 0
 
 
+def size(count: int) -> str:
+    """A count for the list; a dash where it depends on the scale."""
+    return f"{count:,}" if count else "–"
+
+
 def here(description: catalogue.Description) -> str:
-    """What of a specimen is on this machine: whole, extract, made, no."""
+    """What of a specimen is on this machine: whole, extract, made, trained, no."""
     if store.path_of(description.id).exists():
         return "whole"
     for source in description.sources:
@@ -64,6 +73,8 @@ def here(description: catalogue.Description) -> str:
             return "extract"
         if isinstance(source, catalogue.Planted):
             return "made"
+        if isinstance(source, catalogue.Trained) and trained.find(description.id):
+            return "trained"
     return "no"
 
 

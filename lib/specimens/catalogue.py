@@ -44,12 +44,22 @@ class Planted:
     seed: int = 42
 
 
-Source = Extract | Hub | Wheel | Planted
+@dataclass(frozen=True)
+class Trained:
+    """Trained by a generator chapter of this book, which keeps its last frame."""
+
+    chapter: str
+
+
+Source = Extract | Hub | Wheel | Planted | Trained
 
 
 @dataclass(frozen=True)
 class Description:
-    """What a specimen is: one (un)embedding matrix of `rows` x `dim`, and where to find it."""
+    """What a specimen is: one (un)embedding matrix of `rows` x `dim`, and where to find it.
+
+    What this book trains has 0 x 0 here: its size is that of the scale at which it was trained.
+    """
 
     id: str
     model: str
@@ -67,6 +77,12 @@ class Description:
     note: str = ""
 
 
+# Rows, widths, dtypes and ties were compared with public copies of the models' config.json
+# (Qwen3-4B-Instruct-2507, Qwen3-0.6B, Qwen2-7B-Instruct, Qwen2.5-0.5B, Llama-3.2-3B, Gemma 3 4B)
+# and of module listings (Qwen2-7B-Instruct: lm_head of its own); Gemma's tensor name with loaders
+# of its checkpoint. Qwen1.5-4B-Chat: its public count of 3.95e9 parameters fits two matrices, not
+# one. Whisper-base and all-MiniLM-L6-v2: the bytes themselves. The rest stands as the model cards
+# say. `fetch` holds the file's own header to every one of them before a byte is read.
 EMBED = "model.embed_tokens.weight"
 HEAD = "lm_head.weight"
 
@@ -86,6 +102,13 @@ def _hub(
     return Description(
         id=id, model=repo, tensor=tensor, rows=rows, dim=dim, dtype=dtype, tokenizer=tokenizer,
         licence=licence, sources=(Hub(repo, tensor),), tied=tensor != HEAD, gated=gated, note=note,
+    )  # fmt: skip
+
+
+def _trained(id: str, chapter: str, note: str) -> Description:
+    return Description(
+        id=id, model=f"{id} (trained by this book)", tensor="W", rows=0, dim=0, dtype="BF16",
+        tokenizer=None, licence="MIT", sources=(Trained(chapter),), note=note,
     )  # fmt: skip
 
 
@@ -170,6 +193,9 @@ CATALOGUE: tuple[Description, ...] = (
         sources=(Planted(),),
         note="known answers, to calibrate every finder",
     ),
+    _trained("flannel", "dynamics/01-train", "English only; its Thai tokens are dead"),
+    _trained("gatsby", "dynamics/05-arms", "128 characters and one novel; starts as one point"),
+    _trained("goldilocks", "goldilocks/02-baseline", "the reference model; half its tokens dead"),
 )  # fmt: skip
 
 
@@ -179,4 +205,6 @@ def find(id: str) -> Description:
         if description.id == id:
             return description
     ids = ", ".join(description.id for description in CATALOGUE)
-    raise SpecimenError(f"no specimen {id!r} in the catalogue; there are {ids}")
+    raise SpecimenError(
+        f"no specimen {id!r} in the catalogue; there are {ids}, and the role subject"
+    )

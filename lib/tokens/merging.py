@@ -15,6 +15,7 @@ merges on disjoint stretches do not see each other, and a token once joined is n
 """
 
 import unicodedata
+from collections.abc import Mapping
 from itertools import pairwise
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
@@ -53,7 +54,9 @@ def units(word: bytes, vocabulary: Vocabulary) -> list[bytes]:
 
 def normalise(text: str, vocabulary: Vocabulary) -> str:
     """The text as the rest of the tokenizer sees it."""
-    return unicodedata.normalize(vocabulary.normaliser, text) if vocabulary.normaliser else text
+    if vocabulary.normaliser is None or text.isascii():  # no normal form changes ASCII
+        return text
+    return unicodedata.normalize(vocabulary.normaliser, text)
 
 
 def words(text: str, vocabulary: Vocabulary) -> list[str]:
@@ -77,6 +80,17 @@ def words(text: str, vocabulary: Vocabulary) -> list[str]:
                 cut.append(piece[end:])
         pieces = cut
     return pieces
+
+
+def together(text: str, start: int, stop: int, vocabulary: Vocabulary) -> bool:
+    """Whether the pre-tokenizer leaves the characters `start` to `stop` of a text in one word."""
+    begin = 0
+    for word in words(text, vocabulary):
+        end = begin + len(word)
+        if end >= stop:
+            return begin <= start
+        begin = end
+    return False
 
 
 def tokenize(text: str, vocabulary: Vocabulary) -> list[bytes]:
@@ -119,14 +133,19 @@ def derived_merges(vocabulary: Vocabulary) -> dict[tuple[bytes, bytes], int]:
     return merges
 
 
-def as_tokenizer(vocabulary: Vocabulary) -> Tokenizer:
-    """The same tokenizer in the `tokenizers` library, without the added tokens."""
+def as_tokenizer(
+    vocabulary: Vocabulary, merges: Mapping[tuple[bytes, bytes], int] | None = None
+) -> Tokenizer:
+    """The same tokenizer in the `tokenizers` library, without the added tokens.
+
+    `merges`: what `derived_merges` gives for these ranks, where it is at hand already.
+    """
     if vocabulary.level == "byte":
         table = {b: c for c, b in byte_table().items()}
         spell = lambda token: "".join(table[b] for b in token)  # noqa: E731
     else:
         spell = lambda token: token.decode("utf-8")  # noqa: E731
-    merges = derived_merges(vocabulary) if vocabulary.merges is None else vocabulary.merges
+    merges = merges or vocabulary.merges or derived_merges(vocabulary)
     tokenizer = Tokenizer(
         models.BPE(
             vocab={spell(token): id for token, id in vocabulary.ids.items()},

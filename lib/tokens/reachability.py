@@ -10,8 +10,8 @@ import enum
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import islice
+from typing import NamedTuple
 
 from lib.plots import PALETTE
 from lib.progress import bar
@@ -52,17 +52,20 @@ class Reach(enum.Enum):
         return PALETTE[dict(zip(Reach, names, strict=True))[self]]
 
 
-@dataclass(frozen=True)
-class Record:
+class Record(NamedTuple):
     """What is known of one id."""
 
     id: int
     reach: Reach
     bytes: bytes  # empty where the id has none
     text: str  # with U+FFFD for bytes that are no text
-    script: str
     evidence: str  # a text that gives it, or what prevents it
     witness: str | None = None  # a text whose encoding contains the id
+
+    @property
+    def script(self) -> str:
+        """Unicode script of the text."""
+        return scripts.script(self.text)
 
 
 def analyse(
@@ -83,10 +86,9 @@ def analyse(
 def record(
     id: int, vocabulary: Vocabulary, reach: Reach, evidence: str, witness: str | None = None
 ) -> Record:
-    """A record with the token's bytes, text and script filled in."""
+    """A record with the token's bytes and text filled in."""
     token = vocabulary.tokens[id] if id < len(vocabulary.tokens) else None
-    text = vocabulary.shown(id)
-    return Record(id, reach, token or b"", text, scripts.script(text), evidence, witness)
+    return Record(id, reach, token or b"", vocabulary.shown(id), evidence, witness)
 
 
 def classify(
@@ -124,8 +126,10 @@ def _judged(
         return Reach.REACHABLE, "from its own text", text
     if built == [token]:
         for before, after in contexts():
+            witness, start = before + text + after, len(before)
+            if not merging.together(witness, start, start + len(text), vocabulary):
+                continue  # the usual case: asked first, since it is asked most
             if emits(before.encode(), token, after.encode(), vocabulary):
-                witness = before + text + after
                 return Reach.REACHABLE, f"from {witness!r}", witness
     if len(words) > 1:
         return Reach.SPLIT, "cut into " + " | ".join(map(repr, words)), None
@@ -179,20 +183,17 @@ def _begun(
     vocabulary, body = search.vocabulary, cut.body.decode()
     befores = _Replay(search.lefts(token, cut.head))
     divided: list[str] = []
-    for wanted in (True, False):
-        for character in completion.characters(cut.tail):
-            if assigned(character) != wanted:
-                continue
-            text = body + character
-            if merging.normalise(text, vocabulary) != text:
-                reasons[str(Reach.NORMALISED)] += 1
-            elif body and len(merging.words(text, vocabulary)) > 1:
-                reasons[str(Reach.SPLIT)] += 1
-                divided.append(character)
-            else:
-                for after in search.finish(token, character.encode()[len(cut.tail) :]):
-                    yield from ((before, after) for before in befores)
-                reasons["absorbed in merging"] += 1
+    for character in sorted(completion.characters(cut.tail), key=lambda c: not assigned(c)):
+        text = body + character
+        if merging.normalise(text, vocabulary) != text:
+            reasons[str(Reach.NORMALISED)] += 1
+        elif body and not merging.together(text, 0, len(text), vocabulary):
+            reasons[str(Reach.SPLIT)] += 1
+            divided.append(character)
+        else:
+            for after in search.finish(token, character.encode()[len(cut.tail) :]):
+                yield from ((before, after) for before in befores)
+            reasons["absorbed in merging"] += 1
     for character in divided[:64]:  # a surrounding may keep together what stands divided alone
         for before, after in contexts():
             if emits(before.encode(), (body + character).encode(), after.encode(), vocabulary):
