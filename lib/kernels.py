@@ -20,7 +20,7 @@ SIGN = -0x8000  # the sign bit of an int16
 INFINITY = 0x7F80  # pattern, and ordinal, of +infinity
 QUIET_NAN = 0x7FC0
 FLOAT32_INFINITY = 0x7F800000
-BLOCK = 1 << 16  # elements worked on at a time: inputs, scratch and output fit the second cache
+CACHE = 3 << 18  # bytes of inputs, scratch and output worked on at a time: fits the second cache
 
 # ULP by exponent field: 2^(E-134), 2^-133 for E = 0 (as for E = 1); none at infinity and NaN
 ULP_BY_EXPONENT = np.ldexp(np.float32(1), np.maximum(np.arange(256), 1) - (BIAS + MANTISSA_BITS))
@@ -90,6 +90,8 @@ def ordinal(xp: Any, out: Array, u: Array, folded: Array, top: Array) -> None:
 
 def unfold(xp: Any, out: Array, o: Array, narrow: Array, top: Array) -> None:
     """int16 pattern of each ordinal, of any integer type. Scratch: int16, int16."""
+    if not (-INFINITY <= int(o.min()) and int(o.max()) <= INFINITY):
+        raise ValueError(f"ordinals run from {-INFINITY} (-infinity) to {INFINITY} (+infinity)")
     narrow[...] = o
     fold(xp, out, narrow, top)
 
@@ -113,11 +115,16 @@ def up(xp: Any, out: Array, u: Array, size: Array) -> None:
         out[stays] = u[stays]
 
 
-def down(xp: Any, out: Array, u: Array, size: Array, mirrored: Array) -> None:
-    """int16 pattern of the next smaller value: up, seen in a mirror. Scratch: int16, int16."""
-    xp.bitwise_xor(u, SIGN, out=mirrored)
-    up(xp, out, mirrored, size)
-    out ^= SIGN
+def down(xp: Any, out: Array, u: Array, size: Array) -> None:
+    """int16 pattern of the next smaller value. Scratch: int16."""
+    xp.bitwise_right_shift(u, 15, out=size)
+    size |= 1
+    xp.subtract(u, size, out=out)
+    xp.bitwise_and(u, 0x7FFF, out=size)
+    if size.min() == 0 or size.max() >= INFINITY:
+        out[u == 0] = SIGN + 1  # +0 goes to -2^-133
+        stays = (u == SIGN + INFINITY) | (size > INFINITY)
+        out[stays] = u[stays]
 
 
 def historical(
@@ -131,9 +138,9 @@ def historical(
     out -= wide
     ulp(xp, narrow, u, size)
     wide[...] = narrow
-    xp.bitwise_and(u, 0x7FFF, out=size)
-    if size.min() == 0:  # zero has no exponent, hence no ULP; staying there is no motion
-        wide[(size == 0) & (out != 0)] = 0
+    zero = narrow == ULP_BY_EXPONENT[0]  # or another subnormal, which is none
+    if zero.any():  # zero has no exponent, hence no ULP; staying there is no motion
+        wide[zero & ((u & 0x7FFF) == 0) & (out != 0)] = 0
     xp.divide(out, wide, out=out)
 
 
@@ -156,7 +163,7 @@ def norms(displacement: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     """(..., D) integers below 2^53 / D -> L1, L2, Linf (...), float64; the first and last exact."""
     rows = displacement.reshape(-1, displacement.shape[-1])
     parts = np.empty((3, len(rows)))
-    height = max(1, BLOCK // 4 // max(1, rows.shape[1]))
+    height = max(1, CACHE // 16 // max(1, rows.shape[1]))
     spare = np.empty((height, rows.shape[1]))
     for start in range(0, len(rows), height):
         part = slice(start, min(start + height, len(rows)))
@@ -190,15 +197,17 @@ def apply(
         return view(answer, out)
     if any(map(is_torch, arrays)):
         return torch.from_numpy(apply(kernel, *map(np.asarray, arrays), out=out, scratch=scratch))
+    element = sum(np.dtype(d).itemsize for d in (stored, *scratch, *(a.dtype for a in arrays)))
+    block = CACHE // element & ~1023  # whole words of random bits, whole vectors
     iterator = np.nditer(
         [*arrays, None],
         flags=["external_loop", "buffered", "zerosize_ok"],
         op_flags=[["readonly"]] * len(arrays) + [["writeonly", "allocate"]],
         op_dtypes=[a.dtype for a in arrays] + [np.dtype(stored)],
         order="C",
-        buffersize=BLOCK,
+        buffersize=block,
     )
-    spare = [np.empty(min(BLOCK, iterator.itersize), dtype) for dtype in scratch]
+    spare = [np.empty(min(block, iterator.itersize), dtype) for dtype in scratch]
     with iterator, np.errstate(divide="ignore", invalid="ignore"):
         for *blocks, result in iterator:
             if result.size:

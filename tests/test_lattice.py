@@ -310,7 +310,7 @@ def test_shapes_strides_and_memory_maps(tmp_path):
     block.tofile(tmp_path / "rows.bin")
     mapped = np.memmap(tmp_path / "rows.bin", np.uint16, "r", shape=block.shape)
     same_bits(lattice.ordinal(mapped), expected)
-    big = np.resize(ALL, 3 * kernels.BLOCK + 3)  # several blocks and a rest
+    big = np.resize(ALL, 3 * kernels.CACHE // 4 + 3)  # several blocks and a rest
     same_bits(lattice.ordinal(big), np.resize(lattice.ordinal(ALL), big.size))
     for name in ("value", "ulp", "neighbour_up", "neighbour_down"):
         operation = getattr(lattice, name)
@@ -321,11 +321,11 @@ def test_shapes_strides_and_memory_maps(tmp_path):
 
 def test_blocks_draw_the_same_dust_as_the_whole():
     """Stochastic rounding block by block is one draw of bytes, added and cut."""
-    x = np.random.default_rng(1).normal(size=2 * kernels.BLOCK + 5).astype(np.float32)
-    dust = np.frombuffer(np.random.default_rng(42).bytes(2 * x.size), np.uint16)
+    x = np.random.default_rng(1).normal(size=(5, kernels.CACHE // 8 + 1)).astype(np.float32)
+    dust = np.frombuffer(np.random.default_rng(42).bytes(2 * x.size), np.uint16).reshape(x.shape)
     expected = ((x.view(np.uint32).astype(np.uint64) + dust) >> 16).astype(np.uint16)
-    same_bits(lattice.round_stochastic(x, rng=np.random.default_rng(42)), expected)
-    same_bits(lattice.round_stochastic(x[::-1], rng=np.random.default_rng(42)).shape, x.shape)
+    for kind in (x, np.asfortranarray(x), torch.from_numpy(x)):
+        same_bits(lattice.round_stochastic(kind, rng=np.random.default_rng(42)), expected)
 
 
 def test_norms_take_blocks_of_rows():
