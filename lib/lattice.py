@@ -13,6 +13,7 @@ that would cost a second pass; call `check_finite` once on data from outside.
 
 import math
 import warnings
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -178,23 +179,37 @@ def round_stochastic(x: Array, *, rng: np.random.Generator | torch.Generator) ->
     pattern = _float32_bits(x)
     if isinstance(rng, np.random.Generator) and kernels.accelerator(pattern) is None:
 
+        draw = _dust(rng)
+
         def kernel(xp: object, out: Array, f: Array, wide: Array) -> None:
-            kernels.stochastic(xp, out, f, _dust(rng, f.size), wide)
+            kernels.stochastic(xp, out, f, draw(f.size), wide)
 
         return apply(kernel, pattern, out="uint16", scratch=("int32",))
     shape = tuple(pattern.shape)
     if isinstance(rng, np.random.Generator):
-        dust = _dust(rng, math.prod(shape)).reshape(shape).astype(np.int32)
+        dust = _dust(rng)(math.prod(shape)).reshape(shape).astype(np.int32)
     else:
         dust = torch.randint(0, 1 << 16, shape, generator=rng, device=rng.device).int()
         dust = dust.to(pattern.device) if is_torch(pattern) else dust.cpu().numpy()
     return apply(kernels.stochastic, pattern, dust, out="uint16", scratch=("int32",))
 
 
-def _dust(rng: np.random.Generator, count: int) -> np.ndarray:
-    """(count,) uint16, uniform: the generator's 64-bit words in four pieces, its fastest output."""
-    words = rng.integers(0, 1 << 64, -(-count // 4), dtype=np.uint64)
-    return words.view(np.uint16)[:count]
+def _dust(rng: np.random.Generator) -> Callable[[int], np.ndarray]:
+    """A function that gives the next (count,) uint16, uniform, however they are divided.
+
+    A generator's fastest output is whole 64-bit words; each is four pieces of dust.
+    """
+    left = np.empty(0, np.uint16)
+
+    def draw(count: int) -> np.ndarray:
+        nonlocal left
+        words = -(-max(0, count - len(left)) // 4)
+        fresh = rng.integers(0, 1 << 64, words, dtype=np.uint64).view(np.uint16)
+        dust = np.concatenate([left, fresh]) if len(left) else fresh
+        left = dust[count:]
+        return dust[:count]
+
+    return draw
 
 
 # ---------------------------------------------------------------- as the kernels take them
