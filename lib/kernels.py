@@ -74,7 +74,7 @@ def ulp(xp: Any, out: Array, u: Array, size: Array) -> None:
 def fold(xp: Any, out: Array, u: Array, top: Array) -> None:
     """int16 ordinal of each pattern, and pattern of each ordinal. Scratch: int16.
 
-    u for a clear sign bit; for a set one 0x8000 - u, which is |u| with the sign bit turned (in two's
+    u for a clear sign bit; for a set one 0x8000 - u, which is |u| with the sign bit turned (two's
     complement). So -0, whose |u| overflows to itself, becomes 0; otherwise twice is the identity.
     """
     xp.abs(u, out=out)
@@ -90,7 +90,7 @@ def ordinal(xp: Any, out: Array, u: Array, folded: Array, top: Array) -> None:
 
 def unfold(xp: Any, out: Array, o: Array, narrow: Array, top: Array) -> None:
     """int16 pattern of each ordinal, of any integer type. Scratch: int16, int16."""
-    if not (-INFINITY <= int(o.min()) and int(o.max()) <= INFINITY):
+    if int(o.min()) < -INFINITY or int(o.max()) > INFINITY:
         raise ValueError(f"ordinals run from {-INFINITY} (-infinity) to {INFINITY} (+infinity)")
     narrow[...] = o
     fold(xp, out, narrow, top)

@@ -178,7 +178,6 @@ def round_stochastic(x: Array, *, rng: np.random.Generator | torch.Generator) ->
     """
     pattern = _float32_bits(x)
     if isinstance(rng, np.random.Generator) and kernels.accelerator(pattern) is None:
-
         draw = _dust(rng)
 
         def kernel(xp: object, out: Array, f: Array, wide: Array) -> None:
