@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from lib import lattice
+from lib import kernels, lattice
 
 ALL = np.arange(1 << 16, dtype=np.uint16)
 FLOATS = ALL.view(ml_dtypes.bfloat16)
@@ -263,7 +263,8 @@ def test_the_kernels_run_in_torch_itself_as_they_do_on_an_accelerator(monkeypatc
     tensor = torch.from_numpy(ALL)
     reverse, finite = torch.from_numpy(ALL[::-1].copy()), torch.from_numpy(ALL[FINITE])
     back, x = torch.from_numpy(ALL[FINITE][::-1].copy()), torch.from_numpy(edge_floats())
-    dust = np.random.default_rng(3).integers(0, 1 << 16, x.shape[0]).astype(np.int32)
+    dust = torch.from_numpy(np.random.default_rng(3).integers(0, 1 << 16, len(x)).astype(np.int32))
+    pattern, moved = x.view(torch.int32), lattice.steps(tensor, reverse).reshape(64, -1)
     calls = {
         "fields": lambda: lattice.fields(tensor).exponent,
         "value": lambda: lattice.value(tensor),
@@ -275,22 +276,26 @@ def test_the_kernels_run_in_torch_itself_as_they_do_on_an_accelerator(monkeypatc
         "steps": lambda: lattice.steps(tensor, reverse),
         "historical": lambda: lattice.historical_displacement(finite, back),
         "nearest": lambda: lattice.round_nearest(x),
-        "stochastic": lambda: lattice._apply(
-            lattice._stochastic, x.view(torch.int32), torch.from_numpy(dust), out="uint16"
+        "stochastic": lambda: kernels.apply(
+            kernels.stochastic, pattern, dust, out="uint16", scratch=("int32",)
         ),
+        "l1": lambda: lattice.norms(moved).l1,
+        "l2": lambda: lattice.norms(moved).l2,
+        "linf": lambda: lattice.norms(moved).linf,
     }
     by_numpy = {name: call() for name, call in calls.items()}
+    seen = []
 
-    def in_torch(kernel, *arrays, out):
-        result = kernel(*map(lattice._array, arrays))
-        assert isinstance(result, torch.Tensor)
-        return result.view(torch.uint16) if out == "uint16" else result.to(getattr(torch, out))
+    def everything(*arrays):
+        seen.append(arrays)
+        return torch.device("cpu") if any(map(kernels.is_torch, arrays)) else None
 
-    monkeypatch.setattr(lattice, "_apply", in_torch)
+    monkeypatch.setattr(kernels, "accelerator", everything)
     for name, call in calls.items():
         ours, theirs = by_numpy[name], call()
         assert ours.dtype == theirs.dtype, name
         np.testing.assert_array_equal(ours.numpy(), theirs.numpy(), err_msg=name)
+    assert len(seen) > len(calls)
 
 
 def test_shapes_strides_and_memory_maps(tmp_path):
@@ -305,5 +310,29 @@ def test_shapes_strides_and_memory_maps(tmp_path):
     block.tofile(tmp_path / "rows.bin")
     mapped = np.memmap(tmp_path / "rows.bin", np.uint16, "r", shape=block.shape)
     same_bits(lattice.ordinal(mapped), expected)
-    big = np.resize(ALL, 5 * lattice.BLOCK + 3)  # several blocks and a rest
+    big = np.resize(ALL, 3 * kernels.CACHE // 4 + 3)  # several blocks and a rest
     same_bits(lattice.ordinal(big), np.resize(lattice.ordinal(ALL), big.size))
+    for name in ("value", "ulp", "neighbour_up", "neighbour_down"):
+        operation = getattr(lattice, name)
+        same_bits(operation(big), np.resize(operation(ALL), big.size))
+    pairs = lattice.steps(big, big[::-1])
+    same_bits(pairs, lattice.ordinal(big[::-1].copy()) - lattice.ordinal(big))
+
+
+def test_blocks_draw_the_same_dust_as_the_whole():
+    """Stochastic rounding block by block is one draw of bytes, added and cut."""
+    x = np.random.default_rng(1).normal(size=(5, kernels.CACHE // 8 + 1)).astype(np.float32)
+    dust = np.frombuffer(np.random.default_rng(42).bytes(2 * x.size), np.uint16).reshape(x.shape)
+    expected = ((x.view(np.uint32).astype(np.uint64) + dust) >> 16).astype(np.uint16)
+    for kind in (x, np.asfortranarray(x), torch.from_numpy(x)):
+        same_bits(lattice.round_stochastic(kind, rng=np.random.default_rng(42)), expected)
+
+
+def test_norms_take_blocks_of_rows():
+    displacement = np.random.default_rng(2).integers(-65280, 65281, (3, 7_000, 11))
+    size = np.abs(displacement)
+    for kind in (displacement, displacement.astype(np.int32), torch.from_numpy(displacement)):
+        l1, l2, linf = (np.asarray(part) for part in lattice.norms(kind))
+        same_bits(l1, size.sum(-1))
+        same_bits(linf, size.max(-1))
+        same_bits(l2, np.sqrt((size**2).sum(-1)))

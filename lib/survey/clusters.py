@@ -115,7 +115,7 @@ def memberships(specimen: Specimen, census: Census) -> Iterator[Membership]:
         joined = graph(specimen, census, distances)
         if joined is not None:
             yield Membership(Rule.GRAPH, f"edges ≤ {GRAPH_EDGE:g}", joined)
-        yield _void_rule(specimen, census, in_holes)
+        yield void_rule(specimen, census, in_holes)
     else:
         near = np.flatnonzero(distances <= widest.inner)
         yield Membership(Rule.WIDEST_GAP, f"widest gap of {NEAREST:,}", near)
@@ -177,8 +177,8 @@ def _bitwise(specimen: Specimen, census: Census, distances: np.ndarray) -> Itera
     yield Membership(Rule.BOX, "box of the exact exponents", candidates[inside])
 
 
-def _void_rule(specimen: Specimen, census: Census, in_holes: np.ndarray) -> Membership:
-    """The sources' void: round the population-weighted mean of *all* black holes."""
+def void_rule(specimen: Specimen, census: Census, in_holes: np.ndarray) -> Membership:
+    """The sources' void, round the population-weighted mean of *all* black holes (ids `in_holes`)."""
     rows = in_holes if len(in_holes) else [anchor(specimen, census)]
     centre = specimen.values(rows).mean(axis=0, dtype=np.float64)
     distances = _distances(specimen, centre)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lib import lattice
+from lib.survey import flips, graph
 
 
 @dataclass(frozen=True)
@@ -76,3 +77,68 @@ def profile(distances: np.ndarray, edges: np.ndarray) -> tuple[np.ndarray, np.nd
     """
     rows, _ = np.histogram(distances, edges)
     return rows, rows / np.diff(np.log(edges))
+
+
+@dataclass(frozen=True)
+class Portrait:
+    """A set of rows as every instrument of this part sees it."""
+
+    rows: int
+    populations: np.ndarray  # (distinct,) rows on each distinct row, descending
+    box: Box
+    graphs: dict[graph.Rule, graph.Graph]  # on the distinct rows; empty if there are too many
+    independent: np.ndarray  # (trials,) distinct rows after shuffling every dimension on its own
+    dependent_pairs: float  # share of pairs of varying dimensions with p < 0.05; NaN without pairs
+
+    @property
+    def distinct(self) -> int:
+        """Distinct rows."""
+        return len(self.populations)
+
+    @property
+    def holes(self) -> int:
+        """Black holes: distinct rows with at least two copies."""
+        return int((self.populations > 1).sum())
+
+    @property
+    def varying(self) -> int:
+        """Dimensions in which not all rows agree."""
+        return int((self.box.extent > 0).sum())
+
+    @property
+    def surprise(self) -> float:
+        """Distinct rows less those of independent dimensions, in standard deviations of the latter;
+        NaN where shuffling changes nothing."""
+        spread = self.independent.std()
+        return float((self.distinct - self.independent.mean()) / spread) if spread else np.nan
+
+
+def portrait(
+    bits: np.ndarray, *, rng: np.random.Generator, trials: int, largest: int = 1_000
+) -> Portrait:
+    """The portrait of bf16 rows `bits` (n, dim) uint16, copies included.
+
+    Graphs are built, and dimensions shuffled `trials` times, only for at most `largest` distinct
+    rows: a cloud that the lattice resolves entirely has nothing to say to either.
+    """
+    distinct, count = np.unique(bits, axis=0, return_counts=True)
+    order = np.argsort(-count, kind="stable")
+    distinct, count = distinct[order], count[order]
+    found = box(distinct)
+    graphs, independent, dependent = {}, np.empty(0), np.nan
+    if len(distinct) <= largest:
+        graphs = graph.every(distinct, populations=count)
+        varying = flips.states(lattice.ordinal(distinct[:, found.extent > 0]))
+        if varying.shape[1]:
+            independent = flips.product(varying, count, rng=rng, trials=trials).distinct
+        if varying.shape[1] > 1:
+            dependent = np.mean([p.p < 0.05 for p in flips.pairs(varying, count)])
+    return Portrait(len(bits), count, found, graphs, independent, float(dependent))
+
+
+def expected_varying(rows: np.ndarray) -> float:
+    """How many dimensions of float32 `rows` (n, dim) should vary on the bf16 lattice: the sum of
+    min(1, range / step), if where a lattice wall stands is chance. The step is that of the median.
+    """
+    step = lattice.ulp(lattice.round_nearest(np.median(rows, axis=0).astype(np.float32)))
+    return float(np.minimum(1, np.ptp(rows.astype(np.float64), axis=0) / step).sum())
