@@ -14,6 +14,7 @@ DATA = ROOT / "data"
 SPECIMENS = DATA / "specimens"  # extracts of released matrices, committed
 FETCHED = SPECIMENS / "fetched"  # matrices fetched on demand, ignored by git
 CORPORA = DATA / "corpora"
+SLICES = CORPORA / "fetched"  # slices of larger corpora, fetched on demand, ignored by git
 QWEN3 = DATA / "qwen3"  # facts that the original notebooks printed
 SCALES = DATA / "scales"  # one file of parameters per scale
 CLAIMS = DATA / "claims.yaml"  # the ledger of the sources' claims
