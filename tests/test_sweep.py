@@ -4,6 +4,7 @@ import argparse
 import os
 import signal
 import time
+from collections import Counter
 
 import pytest
 import yaml
@@ -22,8 +23,9 @@ FILE = {
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """A folder of its own for artefacts, and a writer of sweep files."""
+    """A folder of its own for artefacts, here and in other processes; a writer of sweep files."""
     monkeypatch.setattr(paths, "ARTIFACTS", tmp_path / "artifacts")
+    monkeypatch.setenv("BOOK_ARTIFACTS", str(tmp_path / "artifacts"))
 
     def write(**changes):
         path = tmp_path / "sweep.yml"
@@ -73,7 +75,8 @@ def test_the_command_line_runs_the_grid_in_processes(place, capfd):
     assert verb.run(arguments) == 0
     out = capfd.readouterr().out
     assert out.count("2 of 2 points are on disk") == 2
-    assert out.count("  there  ") >= 2
+    assert (out.count("  made  "), out.count("  there  ")) == (2, 2)
+    assert len(list(paths.ARTIFACTS.glob("film/*.h5"))) == 2
 
 
 @pytest.mark.slow
@@ -87,20 +90,47 @@ def test_a_point_that_fails_is_a_line_in_the_table(place, capfd):
 
 @pytest.mark.slow
 def test_dask_a_killed_worker_loses_nothing(place):
+    """A real scheduler, two workers on loopback, one of them killed in the middle of a point."""
     distributed = pytest.importorskip("distributed")
-    wanted = sweep.read(place(grid={"seed": [1, 2, 3, 4]}, base={**FILE["base"], "steps": 400}))
+    wanted = sweep.read(place(grid={"seed": [1, 2, 3, 4, 5]}, base={**FILE["base"], "steps": 400}))
     with distributed.LocalCluster(
         n_workers=2, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address=None
     ) as cluster:
-        results, killed = [], False
+        results, before, lost = [], {}, set()
         for result in sweep.run(wanted, scheduler=cluster.scheduler_address):
             results.append(result)
-            if not killed:
-                os.kill(next(iter(cluster.workers.values())).pid, signal.SIGKILL)
-                killed = True
-                time.sleep(0.2)
-    assert sorted(r.point["seed"] for r in results) == [1, 2, 3, 4]
+            if len(results) == 1:
+                before = films_on_disk()
+                lost = kill_a_busy_worker(cluster)
+        starts = Counter(
+            key for key, _, now, *_ in cluster.scheduler.transition_log if now == "processing"
+        )
+    assert sorted(r.point["seed"] for r in results) == [1, 2, 3, 4, 5]
     assert all(r.path is not None and r.path.exists() for r in results), [r.state for r in results]
-    assert len({r.path for r in results}) == 4
+    assert len({r.path for r in results}) == 5
     for result in results:
         artifacts.verify(result.path)
+    assert before and before.items() <= films_on_disk().items(), "a finished film was made again"
+    again = {key for key, count in starts.items() if count > 1}
+    assert len(lost) >= 1
+    assert lost <= again, "the point of the killed worker was not taken up"
+    assert len(again - lost) == 0, "a point was computed again that no killed worker had"
+
+
+def films_on_disk() -> dict[str, int]:
+    """Name -> time of writing, in ns, of every finished film."""
+    return {p.name: p.stat().st_mtime_ns for p in paths.ARTIFACTS.glob("film/film-*.h5")}
+
+
+def kill_a_busy_worker(cluster) -> set[str]:
+    """SIGKILL a worker that is in the middle of a point; what it had in hand."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        for nanny in cluster.workers.values():
+            state = cluster.scheduler.workers.get(nanny.worker_address)
+            running = {task.key for task in state.processing} if state else set()
+            if running:
+                os.kill(nanny.pid, signal.SIGKILL)
+                return running | {task.key for task in state.has_what}
+        time.sleep(0.01)
+    raise AssertionError("no worker was busy")

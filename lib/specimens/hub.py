@@ -69,6 +69,17 @@ def locate(source: Hub) -> Located:
     return Located(remote, entry, name, version)
 
 
+def dataset_file(repo: str, file: str, revision: str) -> tuple[ranges.Remote, str]:
+    """(remote file, version) of a file of a data set on the hub. Raises SpecimenError."""
+    try:
+        return _remote(repo, file, revision, "dataset")
+    except _NoSuchFile:
+        raise SpecimenError(
+            f"{repo}: has no file {file} at revision {revision!r}; the data set has changed: look "
+            f"at {endpoint()}/datasets/{repo} and mend its entry in lib/tokens/slices.py"
+        ) from None
+
+
 def endpoint() -> str:
     """The hub's address: HF_ENDPOINT, or the hub itself."""
     return os.environ.get("HF_ENDPOINT", "").rstrip("/") or HOME
@@ -118,16 +129,17 @@ class _NoSuchFile(Exception):
     """The repository is there, the file is not."""
 
 
-def _remote(repo: str, file: str, revision: str) -> tuple[ranges.Remote, str]:
+def _remote(repo: str, file: str, revision: str, kind: str = "model") -> tuple[ranges.Remote, str]:
     """(remote file, version). Raises _NoSuchFile, SpecimenError."""
     import huggingface_hub as hf  # slow to import, and only needed here
     from huggingface_hub.utils import build_hf_headers
 
     base = endpoint()
     token = os.environ.get("HF_TOKEN") or None
-    url = hf.hf_hub_url(repo, file, revision=revision, endpoint=base)
+    url = hf.hf_hub_url(repo, file, repo_type=kind, revision=revision, endpoint=base)
     ask = partial(hf.get_hf_file_metadata, url, token=token, endpoint=base, timeout=ranges.TIMEOUT)
-    metadata = _named(ask, repo, file, revision, base)
+    page = f"{base}/{repo}" if kind == "model" else f"{base}/{kind}s/{repo}"
+    metadata = _named(ask, repo, revision, base, page)
     if not metadata.size or not metadata.etag:
         raise SpecimenError(f"{repo}/{file}: the hub at {base} gives no size or etag; fetch again")
     headers = build_hf_headers(token=token, library_name="dead-tokens")
@@ -137,14 +149,14 @@ def _remote(repo: str, file: str, revision: str) -> tuple[ranges.Remote, str]:
     return remote, f"commit {metadata.commit_hash or revision}, etag {metadata.etag}"
 
 
-def _named(ask: Callable[[], T], repo: str, file: str, revision: str, base: str) -> T:
+def _named(ask: Callable[[], T], repo: str, revision: str, base: str, page: str) -> T:
     """ask(), with the hub's errors in the reader's words. Raises _NoSuchFile, SpecimenError."""
     from huggingface_hub import errors
 
     try:
         return ask()
     except errors.GatedRepoError:
-        why = f"is gated: accept its licence at {base}/{repo} and set HF_TOKEN to your token"
+        why = f"is gated: accept its licence at {page} and set HF_TOKEN to your token"
     except errors.RepositoryNotFoundError:
         why = f"is not on the hub at {base}, or is private: check the name, set HF_TOKEN"
     except errors.RevisionNotFoundError:

@@ -44,6 +44,30 @@ class RangeRefused(SpecimenError):
         self.status = status
 
 
+def find(url: str, name: str) -> tuple[Remote, str]:
+    """(remote file, version) at a plain address. Raises SpecimenError."""
+    request = urllib.request.Request(url, method="HEAD", headers={"Accept-Encoding": "identity"})
+    try:
+        with _OPENER.open(request, timeout=TIMEOUT) as response:
+            size = response.headers.get("Content-Length", "")
+            version = response.headers.get("ETag") or response.headers.get("Last-Modified")
+            url = response.url
+    except urllib.error.HTTPError as error:
+        error.close()
+        refusal = _refusal(Remote(url, 0, {}, name), error)
+        raise SpecimenError(
+            str(refusal)
+            if isinstance(refusal, SpecimenError)
+            else f"{name}: {url} answers with {refusal}: try later"
+        ) from None
+    except (OSError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", error)
+        raise SpecimenError(f"{name}: cannot be had: {url} is not reachable ({reason})") from None
+    if not size.isdigit() or not version:
+        raise SpecimenError(f"{name}: {url} gives no size or no version; fetch again later")
+    return Remote(url, int(size), {}, name), version
+
+
 def read_bytes(remote: Remote, start: int, stop: int) -> bytes:
     """Bytes start..stop-1, for short ranges. Raises SpecimenError."""
     sink = _Memory()

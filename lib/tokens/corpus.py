@@ -1,4 +1,4 @@
-"""Corpora: the committed English texts, the Thai titles, and deterministic mixtures of both.
+"""Corpora: the committed English texts, the Thai titles, fetched slices, and mixtures of them.
 
 Every text is checked against the digest of the edition the book was written on, so that a
 tokenizer trained here is the same on every machine.
@@ -6,6 +6,7 @@ tokenizer trained here is the same on every machine.
 
 import hashlib
 import lzma
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from lib import paths
+from lib.tokens import slices
 
 
 class CorpusError(RuntimeError):
@@ -112,11 +114,13 @@ def english(characters: int | None = None) -> str:
 def moby_dick(characters: int | None = None, *, ascii_only: bool = True) -> str:
     """Moby-Dick, 1.2 million characters; with `ascii_only`, dashes and quotes spelt in ASCII."""
     text = read("moby_dick")
-    if ascii_only:
-        text = text.translate(ASCII_SPELLING)
-        if not text.isascii():
-            raise CorpusError("corpus 'moby_dick': characters beyond ASCII are left")
-    return head(text, characters, "moby_dick")
+    return head(spelt_in_ascii(text) if ascii_only else text, characters, "moby_dick")
+
+
+def spelt_in_ascii(text: str) -> str:
+    """The text in ASCII: dashes and quotes respelt, accents and what else is beyond it left out."""
+    plain = unicodedata.normalize("NFKD", text.translate(ASCII_SPELLING))
+    return plain.encode("ascii", "ignore").decode("ascii")
 
 
 def thai(characters: int | None = None) -> str:
@@ -132,6 +136,19 @@ def thai(characters: int | None = None) -> str:
 TEXTS = {"english": english, "moby_dick": moby_dick, "thai": thai}
 
 
+def text(name: str, characters: int | None = None) -> str:
+    """The corpus `name`: one of TEXTS, or a slice that was fetched; its first `characters`.
+
+    Raises CorpusError for an unknown name or too short a text, SliceError if it is not here.
+    """
+    if name in TEXTS:
+        return TEXTS[name](characters)
+    if name in slices.CATALOGUE:
+        return head(slices.read(name), characters, name)
+    known = ", ".join([*TEXTS, *slices.CATALOGUE])
+    raise CorpusError(f"unknown corpus {name!r}; there are {known}")
+
+
 def mixed(
     shares: Mapping[str, float], *, characters: int, seed: int = 42, piece: int = 2000
 ) -> str:
@@ -143,12 +160,9 @@ def mixed(
     """
     if abs(sum(shares.values()) - 1) > 1e-9 or min(shares.values()) < 0:
         raise CorpusError(f"shares must be positive and sum to 1, got {dict(shares)}")
-    unknown = set(shares) - set(TEXTS)
-    if unknown:
-        raise CorpusError(f"unknown corpora {sorted(unknown)}; there are {', '.join(TEXTS)}")
     pieces: list[str] = []
     for name, share in shares.items():
-        pieces += cut(TEXTS[name](round(share * characters)), piece)
+        pieces += cut(text(name, round(share * characters)), piece)
     order = np.random.default_rng(seed).permutation(len(pieces))
     return "".join(pieces[i] for i in order)
 

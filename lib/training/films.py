@@ -117,7 +117,9 @@ def get(
     """
     recipe = dataclasses.replace(recipe, chapter=chapter)
     act = artifacts.cached if make else artifacts.load
+    if recipe.name == worlds.RECIPE.name:
+        return act(recipe, params, worlds.inputs(params))
     if "world" in params:
-        world = act(dataclasses.replace(worlds.RECIPE, chapter=chapter), params["world"])
+        world = get(worlds.RECIPE, chapter, params["world"], make=make)
         params = {**params, "contents": world.provenance["content"]}
     return act(recipe, params)

@@ -1,0 +1,265 @@
+"""Slices of large corpora, streamed from a hub on loopback: whole, cut, changed, refused."""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lib import files, paths
+from lib.__main__ import main
+from lib.specimens import SpecimenError, hub, ranges, streaming
+from lib.tokens import corpus, slices
+from lib.training import sweep, worlds
+from tests.loopback_hub import COMMIT, Hub, serving
+from tests.test_hub import cut_after, status
+
+REPO, FILE = "someone/texts", "data/tha_Thai/train/000.parquet"
+ADDRESS = f"datasets/{REPO}"  # of a data set on the hub
+MADE = slices.Slice("made", "Thai", FILE, REPO, column="text", characters=30_000)
+
+
+def documents(count: int = 400) -> list[str]:
+    """Texts of 20 to 300 characters, Thai and English, that compress badly."""
+    rng = np.random.default_rng(42)
+    letters = np.array(list("กขคงจฉชabcdefgh \nนบปผฝ" * 2))
+    return ["".join(rng.choice(letters, rng.integers(20, 300))) for _ in range(count)]
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch) -> Path:
+    """An empty folder of slices, a quick clock, nobody's token, two slices in the catalogue."""
+    monkeypatch.setattr(paths, "SLICES", tmp_path / "slices")
+    monkeypatch.setattr(paths, "ARTIFACTS", tmp_path / "artifacts")
+    monkeypatch.setattr(ranges, "BACKOFF", (0.0,) * 5)
+    monkeypatch.setattr(ranges, "TIMEOUT", 2.0)
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setenv("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")
+    monkeypatch.setitem(slices.CATALOGUE, "made", MADE)
+    plain = replace(MADE, name="plain", file="all.txt", column=None, characters=20_000)
+    monkeypatch.setitem(slices.CATALOGUE, "plain", plain)
+    return tmp_path / "slices"
+
+
+@pytest.fixture
+def server(home, tmp_path, monkeypatch):
+    text = tmp_path / "all.txt"
+    text.write_bytes("\n".join(documents()).encode() * 3)
+    with serving(Hub({ADDRESS: {"all.txt": text}})) as running:
+        monkeypatch.setenv("HF_ENDPOINT", running.address)
+        yield running
+
+
+@pytest.fixture
+def parquet(server, tmp_path) -> Path:
+    """A real Parquet file of ten row groups, with a wide column that nobody asks for."""
+    pyarrow = pytest.importorskip("pyarrow")
+    write = pytest.importorskip("pyarrow.parquet").write_table
+    path = tmp_path / "000.parquet"
+    texts = documents()
+    noise = np.random.default_rng(0).bytes(500 * len(texts))
+    other = [noise[500 * i : 500 * (i + 1)] for i in range(len(texts))]
+    table = pyarrow.table({"id": other, "text": texts, "score": np.arange(len(texts))})
+    write(table, path, row_group_size=40, compression="zstd")
+    server.repos[ADDRESS][FILE] = path
+    return path
+
+
+def expected(characters: int) -> str:
+    return streaming.BETWEEN.join(documents())[:characters]
+
+
+def bytes_asked(server: Hub) -> int:
+    pairs = (word.removeprefix("bytes=").split("-") for word in server.ranges())
+    return sum(int(stop) - int(start) + 1 for start, stop in pairs)
+
+
+def test_a_slice_is_the_beginning_of_the_column(parquet, server):
+    path = streaming.fetch("made")
+    assert slices.read("made") == expected(30_000)
+    record = slices.provenance("made")
+    assert record["characters"] == 30_000
+    assert f"commit {COMMIT}" in record["version"]
+    assert FILE in record["source"]
+    assert sorted(p.name for p in path.parent.iterdir()) == [
+        "made.json",
+        "made.lock",
+        "made.txt.xz",
+    ]
+    assert bytes_asked(server) < 0.5 * parquet.stat().st_size, "whole file instead of a column"
+    count = len(server.log)
+    assert streaming.fetch("made") == path
+    assert len(server.log) == count, "a slice that is here is not asked for again"
+    first = path.read_bytes()
+    streaming.fetch("made", again=True)
+    assert path.read_bytes() == first
+
+
+def test_a_cut_connection_is_taken_up_where_it_was(parquet, server):
+    server.faults = [None, None, cut_after(100), None, cut_after(1000), cut_after(7)]
+    streaming.fetch("made")
+    assert slices.read("made") == expected(30_000)
+    assert not server.faults
+
+
+def test_a_fetch_that_was_given_up_goes_on(parquet, server, home):
+    server.faults = [None] * 4 + [status(503)] * ranges.PATIENCE
+    with pytest.raises(SpecimenError, match="gave up"):
+        streaming.fetch("made")
+    assert not slices.path("made").exists()
+    before = set(server.ranges())
+    count = len(server.ranges())
+    streaming.fetch("made")
+    assert slices.read("made") == expected(30_000)
+    again = server.ranges()[count:]
+    assert len(before & set(again)) <= 1, "only the range that failed is asked for once more"
+
+
+def test_a_file_that_has_changed_is_begun_anew(parquet, server, home):
+    server.faults = [None] * 4 + [status(503)] * ranges.PATIENCE
+    with pytest.raises(SpecimenError, match="gave up"):
+        streaming.fetch("made")
+    server.etag = '"another"'
+    count = len(server.ranges())
+    streaming.fetch("made")
+    assert len(set(server.ranges()[:count]) & set(server.ranges()[count:])) > 1
+    assert slices.read("made") == expected(30_000)
+
+
+def test_plain_text_asks_only_for_its_beginning(server, monkeypatch):
+    monkeypatch.setattr(streaming, "PIECE", 1001)  # cuts Thai letters in two
+    streaming.fetch("plain")
+    assert slices.read("plain") == "\n".join(documents())[:20_000]
+    whole = server.repos[ADDRESS]["all.txt"].stat().st_size
+    assert bytes_asked(server) < 0.7 * whole
+
+
+def test_the_novel_without_what_stands_round_it(server, monkeypatch):
+    book = "\n\nIn my younger years\n\nthe past.\n\n"
+    around = f"\ufeffThe eBook\n*** START OF IT ***{book}*** END OF IT ***\nlicence"
+    file = server.repos[ADDRESS]["all.txt"]
+    file.write_bytes(around.replace("\n", "\r\n").encode())
+    address = f"{server.address}/{ADDRESS}/resolve/main/all.txt"
+    novel = slices.Slice("gatsby", "English", address)
+    monkeypatch.setitem(slices.CATALOGUE, "gatsby", novel)
+    streaming.fetch("gatsby")
+    assert slices.read("gatsby") == "In my younger years\n\nthe past.\n"
+    file.write_bytes(b"no such lines")
+    with pytest.raises(SpecimenError, match="START and END"):
+        streaming.fetch("gatsby", again=True)
+    monkeypatch.setitem(slices.CATALOGUE, "gatsby", replace(novel, file=address + "x"))
+    with pytest.raises(SpecimenError, match="no such file"):
+        streaming.fetch("gatsby", again=True)
+    monkeypatch.setitem(slices.CATALOGUE, "gatsby", replace(novel, file="http://127.0.0.1:9/x"))
+    with pytest.raises(SpecimenError, match="not reachable"):
+        streaming.fetch("gatsby", again=True)
+
+
+@pytest.mark.parametrize(
+    "wrong, said",
+    [
+        ({"file": "data/none.parquet"}, "has no file data/none.parquet"),
+        ({"repo": "someone/gone"}, "is not on the hub"),
+        ({"column": "words"}, "no column 'words'; there are id, text, score"),
+        ({"column": "score"}, "holds int64, not text"),
+        ({"characters": 10_000_000}, "10,000,000 were asked for"),
+        ({"file": "all.txt"}, "no readable Parquet file"),
+    ],
+)
+def test_what_is_wrong_is_named(parquet, server, monkeypatch, wrong, said):
+    monkeypatch.setitem(slices.CATALOGUE, "made", replace(MADE, **wrong))
+    with pytest.raises(SpecimenError, match=said):
+        streaming.fetch("made")
+    assert not slices.path("made").exists()
+
+
+def test_a_truncated_file_is_named(parquet, server):
+    parquet.write_bytes(parquet.read_bytes()[:-20])
+    with pytest.raises(SpecimenError, match="no readable Parquet file"):
+        streaming.fetch("made")
+
+
+def test_bytes_of_another_length_are_refused(parquet, server):
+    def short(handler, file, start, stop):
+        handler.send_response(206)
+        handler.part(file.stat().st_size - 1, start, stop)
+        handler.body(file, start, stop)
+
+    server.faults = [short]
+    with pytest.raises(SpecimenError, match="was asked for"):
+        streaming.fetch("made")
+
+
+def test_a_gated_corpus_says_so(server, monkeypatch, capsys):
+    server.head_errors[ADDRESS] = (403, "GatedRepo")
+    monkeypatch.setitem(slices.CATALOGUE, "made", replace(MADE, gated=True))
+    assert main(["fetch", "made"]) == 2
+    said = capsys.readouterr()
+    assert "made is gated" in said.out
+    assert f"accept its licence at {server.address}/datasets/{REPO} and set HF_TOKEN" in said.err
+    assert slices.CATALOGUE["culturax"].gated
+
+
+def test_without_pyarrow_the_extra_is_named(server, monkeypatch):
+    server.repos[ADDRESS][FILE] = server.repos[ADDRESS]["all.txt"]
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(SpecimenError, match="corpora"):
+        streaming.fetch("made")
+
+
+def test_no_network_is_one_line(home, monkeypatch, capsys):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    assert main(["fetch", "tinystories"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: roneneldan/TinyStories") and "not reachable" in said
+    assert hub.endpoint() in said
+
+
+def test_a_damaged_slice_says_how_to_mend_it(home):
+    with pytest.raises(slices.SliceError, match="python -m lib fetch made"):
+        slices.read("made")
+    path = slices.write("made", "some text", "nowhere", "1")
+    assert slices.read("made") == "some text"
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(slices.SliceError, match="--again"):
+        slices.read("made")
+    other = slices.write("plain", "other text", "nowhere", "1")
+    path.write_bytes(other.read_bytes())
+    with pytest.raises(slices.SliceError, match="not what was fetched"):
+        slices.read("made")
+    path.with_name("made.json").write_text(json.dumps([1]))
+    with pytest.raises(slices.SliceError, match="damaged"):
+        slices.provenance("made")
+
+
+def test_a_full_disk_is_named(server, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(streaming, "_pieces_of", full)
+    with pytest.raises(files.FileError, match="free some space"):
+        streaming.fetch("plain")
+
+
+def test_a_world_on_a_slice(home):
+    """A slice stands wherever a corpus does, and another edition of it is another world."""
+    slices.write("plain", corpus.english(60_000), "nowhere", "1")
+    sizes = {"vocab": 300, "thai_share": 0.2, "tokenizer_characters": 30_000, "characters": 20_000}
+    usual = worlds.cached("flannel", **sizes)
+    named = worlds.cached("flannel", **sizes, english="plain")
+    assert np.array_equal(usual.stream, named.stream)
+    slices.write("plain", corpus.moby_dick(60_000), "nowhere", "2")
+    other = worlds.cached("flannel", **sizes, english="plain")
+    assert not np.array_equal(other.stream, named.stream)
+    gatsby = worlds.cached("gatsby", characters=5000, text="plain")
+    assert "".join(map(chr, gatsby.stream)) == corpus.moby_dick(5000)
+    with pytest.raises(slices.SliceError, match="python -m lib fetch made"):
+        sweep.make({"name": "gatsby", "characters": 3000, "text": "made"}, {}, ["W"])
+    with pytest.raises(corpus.CorpusError, match="unknown corpus 'latin'"):
+        worlds.make("gatsby", characters=10, text="latin")
+
+
+def test_ascii_spelling_leaves_no_letter_beyond_it():
+    assert corpus.spelt_in_ascii("“Café”—naïve…") == '"Cafe"--naive...'
