@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 from IPython.display import Markdown
 
@@ -43,12 +44,15 @@ class Claim:
     claim: str  # the claim in one sentence
     source: str  # where it stands: seed document and section, or "[P] printed by the notebooks"
     printed: Any  # the value as printed
-    check: str  # equal | close | above | below | true
+    check: str  # equal | close | above | below | true | within
     chapter: str  # chapter that settles it, e.g. "lattice/02-holes"
     tolerance: float = 0.0  # for `close`: relative
+    runs: int = 1  # for `within`: trials behind the printed mean
+    unit: float = 0.0  # for `within`: the last printed digit, e.g. 0.1
 
 
-CHECKS = ("equal", "close", "above", "below", "true")
+CHECKS = ("equal", "close", "above", "below", "true", "within")
+LIMIT = 3.0  # for `within`: standard errors at which two means disagree (p = 0.0027)
 
 
 def ledger(path: Path = paths.CLAIMS) -> dict[str, Claim]:
@@ -73,14 +77,35 @@ def ledger(path: Path = paths.CLAIMS) -> dict[str, Claim]:
     return claims
 
 
-def evaluate(claim: Claim, measured: Any) -> Verdict:
-    """Compare a measurement with what was printed. None means the specimen was not at hand."""
+def z_score(claim: Claim, sample: Any, error: float = 0.0) -> float:
+    """How far the printed mean lies from that of (n,) `sample`, in standard errors of both.
+
+    If the sources ran the same experiment, their mean of `runs` trials scatters like ours; printing
+    rounds it to `unit`. `error` is what else is unsure of our mean (float, same units).
+    """
+    sample = np.asarray(sample, np.float64)
+    if sample.ndim != 1 or len(sample) < 2:
+        raise ClaimError(f"{claim.id}: a mean is judged by its sample, got shape {sample.shape}")
+    scatter = sample.var(ddof=1) * (1 / claim.runs + 1 / len(sample))
+    total = math.sqrt(scatter + claim.unit**2 / 12 + error**2)
+    apart = float(sample.mean()) - float(claim.printed)
+    return apart / total if total else math.copysign(math.inf, apart) if apart else 0.0
+
+
+def evaluate(claim: Claim, measured: Any, error: float = 0.0) -> Verdict:
+    """Compare a measurement with what was printed. None means the specimen was not at hand.
+
+    For `within` the measurement is the sample, (n,) numbers, whose mean is compared.
+    """
     if measured is None:
         return Verdict.NEEDS_SPECIMEN
     measured = _plain(measured)
-    if isinstance(measured, float) and not math.isfinite(measured):
-        raise ClaimError(f"{claim.id}: the measured value is {measured}")
-    if claim.check == "true":
+    for value in measured if claim.check == "within" and isinstance(measured, list) else [measured]:
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ClaimError(f"{claim.id}: the measured value is {value}")
+    if claim.check == "within":
+        holds = abs(z_score(claim, measured, error)) <= LIMIT
+    elif claim.check == "true":
         holds = bool(measured)
     elif claim.check == "equal":
         holds = measured == claim.printed
@@ -101,23 +126,28 @@ def settle(
     setting: str = "",
     verdict: Verdict | None = None,
     comparable: bool = True,
+    error: float = 0.0,
 ) -> Verdict:
     """Compare, record and return the verdict on claim `id`.
 
-    `measured` is the chapter's own value (None: the specimen is not at hand); `setting` says in a
-    few words on what it was measured. `verdict` overrides the comparison only to say OPEN. Where
-    the setting is not the printed one (`comparable=False`), a disagreement contradicts nothing and
-    counts as OPEN.
+    `measured` is the chapter's own value (None: the specimen is not at hand; a sample, with the
+    `error` of its model, where the check is `within`); `setting` says in a few words on what it was
+    measured. `verdict` overrides the comparison only to say OPEN. Where the setting is not the
+    printed one (`comparable=False`), a disagreement contradicts nothing and counts as OPEN.
     """
     claims = ledger()
     if id not in claims:
         raise ClaimError(f"data/claims.yaml has no claim {id!r}")
     if verdict not in (None, Verdict.OPEN):
         raise ClaimError(f"{id}: only OPEN may be set by hand; the rest is computed")
-    found = verdict or evaluate(claims[id], measured)
+    found = verdict or evaluate(claims[id], measured, error)
     if found is Verdict.CONTRADICTED and not comparable:
         found = Verdict.OPEN
-    record = {"id": id, "verdict": found.value, "measured": _plain(measured), "setting": setting}
+    record = {"id": id, "verdict": found.value, "setting": setting}
+    if claims[id].check == "within" and measured is not None:
+        record["z"] = round(z_score(claims[id], measured, error), 2)
+        measured = float(np.mean(measured))
+    record["measured"] = _plain(measured)
     text = json.dumps(record, sort_keys=True, ensure_ascii=False)
     files.write_atomically(_verdicts() / f"{id}.json", lambda p: p.write_text(text))
     return found
@@ -142,7 +172,9 @@ def table(ids: list[str] | None = None, part: str | None = None) -> Markdown:
             continue
         record = records.get(id, {"verdict": Verdict.OPEN.value, "measured": None, "setting": ""})
         measured = "–" if record["measured"] is None else _show(record["measured"])
-        setting = f" ({record['setting']})" if record["setting"] else ""
+        said = [record["setting"]] if record["setting"] else []
+        said += [f"z = {record['z']:+.1f}".replace("-", "−")] if "z" in record else []
+        setting = f" ({'; '.join(said)})" if said else ""
         rows.append(
             [claim.claim, claim.source, _show(claim.printed), measured + setting, record["verdict"]]
         )

@@ -54,6 +54,26 @@ def test_a_measurement_is_compared_as_the_claim_says(check, printed, tolerance, 
         assert claims.evaluate(claim(check, printed, tolerance), value) is Verdict.CONTRADICTED
 
 
+def test_a_printed_mean_is_judged_by_its_trials_our_sample_and_its_digits():
+    sample = np.random.default_rng(1).normal(100, 10, 4000)
+
+    def at(printed, runs, unit=0.0, error=0.0):
+        own = Claim("id", "part", "says", "seed", printed, "within", "part/01-x", 0.0, runs, unit)
+        return claims.evaluate(own, sample, error)
+
+    holds, fails = Verdict.REPRODUCED, Verdict.CONTRADICTED
+    assert (at(109, 10), at(111, 10)) == (holds, fails)  # ten trials: a standard error of 3.2
+    assert (at(125, 1), at(135, 1)) == (holds, fails)  # one trial is as wide as the sample
+    assert (at(102, 10_000), at(102, 10_000, unit=10)) == (fails, holds)  # printed in tens
+    assert at(102, 10_000, error=1.0) is holds  # a model known to one unit
+    same = Claim("id", "part", "says", "seed", 5, "within", "part/01-x", 0.0, 10)
+    assert claims.evaluate(same, [5, 5, 5]) is holds
+    assert claims.evaluate(same, [6, 6, 6]) is fails
+    for wrong in (5.0, [5.0], [[1.0, 2.0]]):
+        with pytest.raises(ClaimError, match="sample"):
+            claims.evaluate(same, wrong)
+
+
 @pytest.mark.parametrize("check", claims.CHECKS)
 def test_without_the_specimen_nothing_is_decided(check):
     assert claims.evaluate(claim(check, 1.0), None) is Verdict.NEEDS_SPECIMEN

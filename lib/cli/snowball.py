@@ -11,6 +11,7 @@ if TYPE_CHECKING:  # simulators import slowly: the verbs that do without them sh
 
 CENTRES = ("qwen3-holes", "qwen3-lattice", "qwen3-rebuilt", "qwen3-centred")  # as in the gallery
 DISTRIBUTIONS = ("gaussian", "ball", "shell", "laplace")
+KINDS = ("holes", "largest", "centred")  # of a matrix's own cluster, as in formation.measured
 COLUMNS = ("unique", "holes", "tokens", "largest", "varying")
 
 
@@ -23,13 +24,15 @@ def add(verbs: argparse._SubParsersAction) -> None:
         "rows, holes, tokens in holes, the largest hole and the dimensions that vary, and the "
         "means. Monument Valley with n survivors is the same as --rows n (see the chapter).",
         epilog=f"Built-in centres: {', '.join(CENTRES)}; the chapters of Monument Valley make "
-        "them from printed figures.",
+        "them from printed figures. A matrix that is here (`python -m lib specimens`) gives its "
+        f"own: SPECIMEN:KIND, KIND being {', '.join(KINDS)}.",
     )
     parser.add_argument(
         "--centre",
         required=True,
         metavar="FILE.safetensors[:TENSOR]",
-        help="a tensor with one row (float32, float16 or bfloat16), or a built-in centre",
+        help="a tensor with one row (float32, float16 or bfloat16), a built-in centre, or "
+        f"SPECIMEN[:KIND] for the cluster of a whole matrix (KIND: {KINDS[0]} if left out)",
     )
     parser.add_argument(
         "--sigma", type=float, required=True, help="sigma, radius or b of the noise"
@@ -83,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def centre(name: str, *, seed: int) -> "tuple[np.ndarray, str]":
-    """(D,) float32 centre and its source, from a built-in name or FILE.safetensors[:TENSOR]."""
+    """(D,) float32 centre and its source, from any of the ways that the help names."""
     import numpy as np
 
     from lib import lattice
@@ -97,10 +100,7 @@ def centre(name: str, *, seed: int) -> "tuple[np.ndarray, str]":
     if not Path(file).exists() and ":" in name:
         file, tensor = name.rsplit(":", 1)
     if not Path(file).exists():
-        raise SpecimenError(
-            f"{file}: no such file, and no built-in centre; check the path, or take one of "
-            f"{', '.join(gallery.NAMES)}"
-        )
+        return _measured(name)
     entries = list(read_header(file).entries)
     if tensor is None and len(entries) == 1:
         tensor = entries[0]
@@ -117,6 +117,25 @@ def centre(name: str, *, seed: int) -> "tuple[np.ndarray, str]":
     else:
         raise SpecimenError(f"{name}: a centre is F32, F16 or BF16, this tensor is {dtype}")
     return row.ravel(), name
+
+
+def _measured(name: str) -> "tuple[np.ndarray, str]":
+    """(D,) float32 centre and its source, from SPECIMEN[:KIND]."""
+    from lib.formation import gallery, measured
+    from lib.specimens import catalogue, opening
+    from lib.specimens.errors import SpecimenError
+
+    id, _, kind = name.partition(":")
+    if id not in {description.id for description in catalogue.CATALOGUE}:
+        raise SpecimenError(
+            f"{name}: no such file, no built-in centre and no specimen; check the path, or take "
+            f"one of {', '.join(gallery.NAMES)}"
+        )
+    kind = kind or KINDS[0]
+    if kind not in measured.KINDS:
+        raise SpecimenError(f"{name}: no centre {kind!r}; there are {', '.join(KINDS)}")
+    specimen = opening.open(id)
+    return measured.of(specimen).centre(kind), f"{specimen.source}: {measured.KINDS[kind]}"
 
 
 def _text(answer: dict) -> str:

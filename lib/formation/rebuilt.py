@@ -31,6 +31,7 @@ class Borders:
     flip: np.ndarray  # (7,) float64: probability of crossing at the printed sigma
     distance: np.ndarray  # (7,) float64: in the units of W
     data: np.ndarray  # (n, 3) float64: what was fitted: printed, standard error, fitted
+    error: np.ndarray  # (n,) float64: standard errors of the fitted values
 
     @property
     def chi_square(self) -> float:
@@ -111,7 +112,9 @@ def fit() -> Borders:
     )
     p = 1 / (1 + np.exp(-found.x))
     data = np.stack([printed, error, expected(p, rows)], axis=1)
-    return Borders(p, direct["sigma"] * stats.norm.isf(p), data)
+    spread = found.jac @ np.linalg.inv(found.jac.T @ found.jac) @ found.jac.T
+    unsure = error * np.sqrt(np.diag(spread))
+    return Borders(p, direct["sigma"] * stats.norm.isf(p), data, unsure)
 
 
 def centre(*, rng: np.random.Generator) -> np.ndarray:
