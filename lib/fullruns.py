@@ -17,8 +17,8 @@ from lib import artifacts, claims, files, paths, scale
 
 FILE = paths.DATA / "full_runs.yml"
 HEADER = """\
-# Results of runs at full scale: the sources' own sizes. Written by `BOOK_SCALE=full python -m lib keep
-# CHAPTER`, never by hand: what the chapter settled, and the artefacts that it stands on, by digest.
+# Results of runs at full scale, the sources' own sizes: what a chapter settled, and the artefacts
+# that it stands on, by digest. Written by `BOOK_SCALE=full python -m lib keep CHAPTER`, never by hand.
 """
 
 

@@ -145,10 +145,16 @@ def seeded(label: str, number: int) -> str:
     return label if number == 0 else f"{label}, seed + {number}"
 
 
-def winter_arms(s: Settings) -> dict[str, dict[str, Any]]:
-    """Label -> arm: what weight decay, precision, learning rate, beta2 and the start do to freezing.
+def seeds_of(s: Settings, label: str) -> range:
+    """Numbers of the seeds of an arm of FACTORS: several with the long memory, one without it."""
+    return range(s["seeds"] if FACTORS[label][2] else 1)
 
-    The eight arms of FACTORS are run with several seeds: weights, moments and beta2 crossed.
+
+def winter_arms(s: Settings) -> dict[str, dict[str, Any]]:
+    """Label -> arm: what decay, precision, learning rate, beta2 and the start do to freezing.
+
+    The eight arms of FACTORS cross weights, moments and beta2; "long" is the first of them again,
+    followed for `long` times as many steps.
     """
     base = FLANNEL.replace(
         vocab=s["vocab"], layers=s["layers"], seq=s["seq"], batch=s["batch"], steps=s["steps"],
@@ -162,7 +168,7 @@ def winter_arms(s: Settings) -> dict[str, dict[str, Any]]:
             "state_dtype": "bfloat16" if rounded else "float32",
             "beta2": 0.999 if slow else 0.95,
         }
-        for number in range(s["seeds"]):
+        for number in seeds_of(s, label):
             changes[seeded(label, number)] = {**arm, "seed": s["seed"] + number}
     changes |= {
         "bf16, decay": decay,
@@ -171,6 +177,7 @@ def winter_arms(s: Settings) -> dict[str, dict[str, Any]]:
         "lr / 3": {"lr": s["lr"] / 3},
         "lr x 3": {"lr": s["lr"] * 3},
         "N(0, 1)": {"init_std": 1.0},
+        "long": {"steps": s["long"] * s["steps"]},
     }
     return {label: {"run": base.replace(**change)} for label, change in changes.items()}
 

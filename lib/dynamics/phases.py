@@ -70,7 +70,7 @@ def _last(condition: np.ndarray) -> np.ndarray:
 
 
 def sampled(moved: np.ndarray, every: int) -> np.ndarray:
-    """Last step (rows,) in which a row is *seen* to move if only every `every`-th step is looked at.
+    """Last step (rows,) in which a row is *seen* to move if only every `every`-th step is read.
 
     moved (steps, rows) bool. It is the last step itself only for `every` = 1.
     """

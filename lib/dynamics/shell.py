@@ -1,4 +1,4 @@
-"""The walk on a shell: radial and tangential motion, a simulated null, and an account of the radius.
+"""The walk on a shell: radial and tangential motion, a simulated null, an account of the radius.
 
 Everything is in the cloud's comoving frame: places relative to the centroid of the rows given.
 With x(t) the place of a row and v(s) its steps, so that x(t) = x(0) + sum v(s), exactly
@@ -57,8 +57,10 @@ def of_movie(path: Path, rows: np.ndarray, stream: str = "W", stop: int | None =
     return _join(start, pieces)
 
 
-def _piece(place: np.ndarray, start: np.ndarray, before: np.ndarray | None) -> dict[str, np.ndarray]:
-    """Readings of a run of places (frames, rows, dim); `before` is the step that led to the first."""
+def _piece(
+    place: np.ndarray, start: np.ndarray, before: np.ndarray | None
+) -> dict[str, np.ndarray]:
+    """Readings of places (frames, rows, dim); `before` is the step that led to the first."""
     step = place[1:] - place[:-1]
     length = np.sqrt(_dot(step, step))
     distance = np.sqrt(_dot(place, place))

@@ -79,3 +79,19 @@ def by_size(
             moving = float((steps_of > steps - window).mean())
             found.append(Binade(int(exponent), len(steps_of), float(np.median(steps_of)), moving))
     return found
+
+
+def shares(component: np.ndarray) -> dict[str, float]:
+    """What the last motions (rows, dim) of components vary with; shares of the variance, sum 1.
+
+    `dimension`: between dimensions, the same for all tokens; `token`: between tokens, the same in
+    all dimensions; `rest`: what neither explains. Raises ValueError if all are alike.
+    """
+    x = np.asarray(component, np.float64)
+    mean = x.mean()
+    total = ((x - mean) ** 2).sum()
+    if total == 0:
+        raise ValueError("all components moved last in the same step: there is nothing to share")
+    dimension = x.shape[0] * ((x.mean(0) - mean) ** 2).sum() / total
+    token = x.shape[1] * ((x.mean(1) - mean) ** 2).sum() / total
+    return {"dimension": dimension, "token": token, "rest": 1 - dimension - token}
