@@ -18,7 +18,7 @@ from lib import artifacts, claims, files, paths, scale
 FILE = paths.DATA / "full_runs.yml"
 HEADER = """\
 # Results of runs at full scale, the sources' own sizes: what a chapter settled, and the artefacts
-# that it stands on, by digest. Written by `BOOK_SCALE=full python -m lib keep CHAPTER`, never by hand.
+# that it stands on, by digest. `BOOK_SCALE=full python -m lib keep CHAPTER` writes this file.
 """
 
 
