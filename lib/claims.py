@@ -171,12 +171,12 @@ def table(ids: list[str] | None = None, part: str | None = None) -> Markdown:
         if part is not None and claim.part != part:
             continue
         record = records.get(id, {"verdict": Verdict.OPEN.value, "measured": None, "setting": ""})
-        measured = "–" if record["measured"] is None else _show(record["measured"])
+        measured = show(record["measured"])
         said = [record["setting"]] if record["setting"] else []
         said += [f"z = {record['z']:+.1f}".replace("-", "−")] if "z" in record else []
         setting = f" ({'; '.join(said)})" if said else ""
         rows.append(
-            [claim.claim, claim.source, _show(claim.printed), measured + setting, record["verdict"]]
+            [claim.claim, claim.source, show(claim.printed), measured + setting, record["verdict"]]
         )
     return plots.table(rows, ["claim", "source", "printed", "measured", "verdict"], "lllll")
 
@@ -194,8 +194,10 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _show(value: Any) -> str:
-    """A value as precisely as it was printed: floats with up to seven significant digits."""
+def show(value: Any) -> str:
+    """A value as precisely as it was printed, None as a dash; floats have up to seven digits."""
+    if value is None:
+        return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float) and (value == 0 or 1e-3 <= abs(value) < 1e6):
@@ -203,5 +205,5 @@ def _show(value: Any) -> str:
     if isinstance(value, (int, float)):
         return plots.fmt(value)
     if isinstance(value, list):
-        return ", ".join(_show(item) for item in value)
+        return ", ".join(show(item) for item in value)
     return str(value)

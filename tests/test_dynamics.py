@@ -5,9 +5,21 @@ import pytest
 import torch
 
 from lib import lattice
-from lib.dynamics import accounting, arms, displacement, gauge, gradient, motion, phases
+from lib.dynamics import (
+    accounting,
+    arms,
+    displacement,
+    filmsize,
+    gauge,
+    gradient,
+    laboratory,
+    motion,
+    phases,
+    shell,
+    stragglers,
+)
 from lib.training import loop, model, movie, recorder
-from lib.training.config import FP32_MASTER, Run
+from lib.training.config import FLOAT32, FP32_MASTER, Run
 
 RUN = Run(vocab=60, dim=8, layers=1, heads=1, ff=16, seq=8, batch=4, steps=160, lr=3e-3)
 DEAD, LIVE = np.arange(40, 60), np.arange(40)
@@ -92,8 +104,11 @@ def test_coherence_is_the_mean_cosine_of_pairs():
 def test_epochs_of_a_drawn_breath():
     radius = np.array([1.0, 0.99, 0.98, 0.985, 0.99, 1.2, 1.3, 1.31])
     found = motion.epochs(radius)
-    assert (found.inhale, found.sneeze, found.dip) == (2, 5, 0.98)
+    assert (found.inhale, found.sneeze, found.dip, found.winter) == (2, 5, 0.98, None)
     assert found.inhales
+    frozen = np.array([0, 0, 0.5, 0.89, 0.9, 1, 1])
+    assert motion.epochs(radius, frozen).winter == 5
+    assert motion.epochs(radius, frozen / 2).winter is None
 
 
 def test_the_gradient_by_hand_is_autograds():
@@ -122,22 +137,14 @@ def test_replay_is_exact(film):
 
 def test_replay_in_float32_is_within_rounding(tmp_path):
     """The sources' bound for float32: an error of at most 3e-8."""
-    kept = {}
-
-    def keep(moment):
-        kept[moment.step] = [
-            x["W"].clone() for x in (moment.params, moment.grads, moment.exp_avg, moment.exp_avg_sq)
-        ]
-
-    run = RUN.replace(param_dtype="float32", grad_dtype="float32", state_dtype="float32", steps=40)
-    loop.train(run, stream(), observers=[keep])
-    from lib.training import optim
-
-    for step in (1, 20, 40):
-        before, after = kept[step - 1], kept[step]
-        c = optim.coefficients(run, step)
-        made, _, _ = optim.adamw_reference(before[0], after[1], before[2], before[3], c)
-        assert (made - after[0]).abs().max() <= 3e-8
+    run = RUN.replace(steps=40, **FLOAT32)
+    path = tmp_path / "film.h5"
+    record = ["W:few", "W.grad:few", "W.exp_avg:few", "W.exp_avg_sq:few"]
+    rows = np.concatenate([DEAD, LIVE])
+    recorder.film(path, run, stream(), record=record, rows=rows, few=len(DEAD))
+    replay = accounting.replay(path, DEAD, run, [1, 20, 40])
+    assert replay.exact == replay.moments == 1
+    assert 0 < replay.error <= 3e-8
 
 
 def test_the_ledger_sums_and_agrees_with_the_film(film):
@@ -163,6 +170,17 @@ def test_a_watcher_sees_what_a_film_shows(film):
     np.testing.assert_allclose(seen["radius"], cloud.radius, rtol=1e-6)
     np.testing.assert_allclose(seen["outward"], cloud.outward, rtol=1e-4, atol=1e-9)
     assert len(seen["still"]) == RUN.steps
+    moved = displacement.moved(movie.read(film, "W", rows=DEAD))
+    at = np.arange(1, RUN.steps + 1)[:, None, None]
+    np.testing.assert_array_equal(seen["component"], (moved * at).max(0))
+    np.testing.assert_array_equal(seen["component"].max(1), life.motion)
+    grads = lattice.value(movie.read(film, "W.grad", slice(RUN.steps // 2 + 1, None), DEAD))
+    np.testing.assert_allclose(seen["push"], np.linalg.norm(grads, axis=-1).mean(0), rtol=1e-5)
+
+
+def test_plus_and_minus_zero_are_one_place():
+    frames = np.array([0x0000, 0x8000, 0x0001, 0x0001], np.uint16)[:, None, None]
+    assert displacement.moved(frames)[:, 0, 0].tolist() == [False, True, False]
 
 
 @pytest.mark.parametrize("name", list(arms.INTERVENTIONS))
@@ -206,3 +224,120 @@ def test_a_gauge_reads_every_step():
     assert all(len(values) == 5 for values in reader.found.values())
     assert reader.found["coherence"][0] > 0.5
     assert reader.found["live"][0] > reader.found["dead"][0] > 0
+
+
+# ----------------------------------------------------------------------------- the walk on a shell
+def test_the_account_of_the_radius_sums_and_splits():
+    rng = np.random.default_rng(0)
+    frames = rng.normal(size=(9, 40, 5)).cumsum(0)
+    seen = shell.of(frames)
+    np.testing.assert_allclose(seen.walk + seen.memory + seen.origin, seen.growth, atol=1e-9)
+    place = frames - frames.mean(1, keepdims=True)
+    squares = (place**2).sum(-1).mean(1)
+    np.testing.assert_allclose(seen.growth, squares - squares[0], atol=1e-9)
+    np.testing.assert_allclose(seen.radial + seen.tangential, (seen.length**2).mean(1))
+    np.testing.assert_allclose(seen.radius, motion.cloud(frames).radius)
+
+
+def test_the_shell_of_a_movie_is_that_of_its_frames(film):
+    whole = shell.of(lattice.value(movie.read(film, "W", rows=DEAD)))
+    pieces = shell.of_movie(film, DEAD)
+    for name in ("length", "radial", "tangential", "persistence", "radius", "walk", "growth"):
+        np.testing.assert_allclose(
+            getattr(whole, name), getattr(pieces, name), rtol=2e-4, atol=1e-7, err_msg=name
+        )
+
+
+def test_straight_motion_is_memory_and_a_pull_is_origin():
+    rng = np.random.default_rng(0)
+    start = rng.normal(size=(200, 8))
+    away = rng.normal(size=(200, 8))
+    away -= away.mean(0)
+    straight = shell.of(start + np.arange(11)[:, None, None] * 0.1 * away)
+    assert straight.memory[-1] == pytest.approx(9 * straight.walk[-1])  # |10 v|^2 - 10 |v|^2
+    assert np.nanmin(straight.persistence) == pytest.approx(1)
+    pulled = shell.of(start * 0.9 ** np.arange(6)[:, None, None])
+    assert pulled.origin[-1] < 0
+    assert pulled.radial_share == pytest.approx(1)
+
+
+def test_a_simulated_walk_follows_the_formula():
+    rng = np.random.default_rng(0)
+    start = rng.normal(size=(500, 32)).astype(np.float32)
+    length = np.full((20, 500), 0.5)
+    walks = shell.simulate(start, length, walks=3, rng=rng)
+    distance = np.linalg.norm(start, axis=1)
+    expected = motion.null_drift(length, np.broadcast_to(distance, length.shape), 32).sum(0).mean()
+    assert walks[:, 0] == pytest.approx(distance.mean())
+    assert np.abs(walks[:, -1] - walks[:, 0] - expected).max() < 0.2 * expected
+    seen = shell.of(start + np.zeros((2, 1, 1), np.float32))
+    assert seen.walk[-1] == 0
+
+
+# ----------------------------------------------------------------------------- stragglers, sampling
+def test_looking_less_often_makes_winter_come_sooner():
+    rng = np.random.default_rng(0)
+    moved = rng.random((100, 30)) < 0.1
+    truth = phases.sampled(moved, 1)
+    for row in range(30):
+        steps = np.flatnonzero(moved[:, row]) + 1
+        assert truth[row] == (steps.max() if len(steps) else 0)
+        tenth = steps[steps % 10 == 0]
+        assert phases.sampled(moved, 10)[row] == (tenth.max() if len(tenth) else 0)
+
+
+def test_associations_find_a_rank_and_miss_noise():
+    rng = np.random.default_rng(0)
+    last = rng.integers(1, 1000, 200)
+    traits = {"cubed": last.astype(float) ** 3, "noise": rng.random(200), "same": np.ones(200)}
+    cubed, noise, same = stragglers.associations(last, traits, draws=200, rng=rng)
+    assert cubed.rho == pytest.approx(1) and cubed.low == pytest.approx(1)
+    assert noise.low < 0 < noise.high and abs(noise.rho) < 0.2
+    assert np.isnan(same.rho) and same.count == 200
+
+
+def test_last_motion_by_binade():
+    value = np.array([[0.3, 0.6], [0.26, -0.7]], np.float32)
+    found = stragglers.by_size(
+        lattice.round_nearest(value), np.array([[1, 9], [3, 10]]), steps=10, window=2, least=2
+    )
+    assert [(b.exponent, b.count, b.median, b.moving) for b in found] == [
+        (-2, 2, 2.0, 0.0),
+        (-1, 2, 9.5, 1.0),
+    ]
+
+
+def test_shares_of_last_motion_sum_and_name_the_cause():
+    token, dimension = np.arange(6.0)[:, None], np.arange(4.0) ** 2
+    for component, name in ((token + 0 * dimension, "token"), (0 * token + dimension, "dimension")):
+        assert stragglers.shares(component)[name] == pytest.approx(1)
+    mixed = stragglers.shares(np.random.default_rng(0).random((6, 4)))
+    assert sum(mixed.values()) == pytest.approx(1) and min(mixed.values()) > 0
+    with pytest.raises(ValueError, match="same step"):
+        stragglers.shares(np.ones((3, 3)))
+
+
+def test_film_sizes_are_what_lies_on_disk(film):
+    sizes = filmsize.sizes(film)
+    assert set(sizes) == {"W", "W.grad", "W.exp_avg", "W.exp_avg_sq"}
+    assert sizes["W"].plain == (RUN.steps + 1) * RUN.vocab * RUN.dim * 2
+    stored = sum(size.stored.sum() for size in sizes.values())
+    assert 0.5 * film.stat().st_size < stored < film.stat().st_size
+    assert (sizes["W"].per_frame[-1] * (RUN.steps + 1 - sizes["W"].key)) == pytest.approx(
+        sizes["W"].stored[-1]
+    )
+
+
+def test_the_crossed_winters_differ_in_what_they_say():
+    settings = {
+        "vocab": 60, "layers": 1, "seq": 8, "batch": 4, "steps": 10, "lr": 1e-3, "seed": 42,
+        "seeds": 2, "long": 3, "weight_decay": 0.1,
+    }  # fmt: skip
+    arms_of = laboratory.winter_arms(settings)
+    runs = {label: arm["run"] for label, arm in arms_of.items()}
+    assert len(set(map(str, runs.values()))) == len(runs) == 4 * 2 + 4 + 7
+    for label, (coarse, rounded, slow) in laboratory.FACTORS.items():
+        run = runs[label]
+        assert (run.master == "none", run.state_dtype == "bfloat16") == (coarse, rounded)
+        assert ((1 - run.beta2) < 2**-9) == slow
+    assert runs["long"].replace(steps=10) == runs["bf16"]

@@ -72,10 +72,16 @@ class Watcher:
         self.curves: dict[str, list[np.ndarray]] = {name: [] for name in (*CURVES, "still")}
         self.centroid: list[np.ndarray] = []
         self.last = {name: np.zeros(len(rows), np.int64) for name in ("early", "midlife", "motion")}
+        self.component: np.ndarray | None = None  # (rows, dim) last step in which each moved
+        self.push = torch.zeros(len(rows), dtype=torch.float64)  # summed lengths of late gradients
+        self.pushes = 0  # steps summed
         self.steps = 0  # reduced so far
 
     def __call__(self, moment: loop.Moment) -> None:
         self.frames.append(moment.params[self.matrix].detach()[self.rows].clone())
+        if moment.step > moment.run.steps // 2:
+            self.push += moment.grads[self.matrix][self.rows].float().norm(dim=1)
+            self.pushes += 1
         if len(self.frames) > PIECE:
             self.reduce()
 
@@ -101,14 +107,22 @@ class Watcher:
         at = self.steps + 1 + np.arange(len(moves.l1))[:, None]
         for name, condition in conditions.items():
             self.last[name] = np.maximum(self.last[name], (condition * at).max(0))
+        now = (displacement.moved(patterns) * at[..., None].astype(np.int32)).max(0)
+        self.component = now if self.component is None else np.maximum(self.component, now)
         self.steps += len(moves.l1)
         self.frames = self.frames[-1:]
 
     def result(self) -> dict[str, np.ndarray]:
-        """Curves (steps,) or (steps + 1,), centroid (steps + 1, dim), last exits (rows,)."""
+        """Curves (steps,) or (steps + 1,), centroid (steps + 1, dim), last exits (rows,).
+
+        And `component` (rows, dim) int32: last step in which each component moved, 0 for never;
+        `push` (rows,) float32: mean length of a row's gradient in the second half of the run.
+        """
         self.reduce()
         found = {n: np.concatenate(c).astype(np.float32) for n, c in self.curves.items()}
         found["centroid"] = np.concatenate(self.centroid).astype(np.float32)
+        found["component"] = self.component
+        found["push"] = (self.push / max(self.pushes, 1)).numpy().astype(np.float32)
         return found | self.last
 
 

@@ -33,6 +33,15 @@ def of(frames: np.ndarray) -> Moves:
     return Moves(steps.l1, steps.l2, steps.linf, weight, frames.shape[-1])
 
 
+def moved(frames: np.ndarray) -> np.ndarray:
+    """Which components change between consecutive frames (frames, rows, dim) of uint16 patterns.
+
+    (frames - 1, rows, dim) bool. +0 and -0 are one lattice point.
+    """
+    before, after = frames[:-1], frames[1:]
+    return (before != after) & (((before | after) & 0x7FFF) != 0)
+
+
 def of_movie(path: Path, rows: np.ndarray, stream: str = "W", stop: int | None = None) -> Moves:
     """Moves of `rows` through a whole movie, read segment by segment."""
     parts = [of(frames) for _, frames in segments(path, rows, stream, stop)]

@@ -107,24 +107,77 @@ def recipes(s: Settings) -> dict[str, Any]:
     return {"world": flannel_world(s), "runs": [r.as_dict() for r in runs]}
 
 
+# ----------------------------------------------------------------------------- Wordybird, Thimble
+def wordybird(s: Settings) -> Run:
+    """GPT-2's vocabulary on a Flannel body; the sources' batch was 32."""
+    return FLANNEL.replace(
+        vocab=s["wordy_vocab"], seq=s["wordy_seq"], batch=s["wordy_batch"], steps=s["wordy_steps"]
+    )
+
+
+def wordybird_speed(s: Settings) -> dict[str, Any]:
+    """Its steps, timed."""
+    return {"runs": [wordybird(s).as_dict()], "repeats": 2}
+
+
+def thimble_float(s: Settings) -> dict[str, Any]:
+    """A film in float32 throughout, dead rows only, to replay Adam from."""
+    run = flannel_run(s, steps=s["replay_steps"], **FLOAT32)
+    record = ["W:few", "W.grad:few", "W.exp_avg:few", "W.exp_avg_sq:few"]
+    return {"world": flannel_world(s), "run": run.as_dict(), "record": record}
+
+
 # ----------------------------------------------------------------------------- Winters
+FACTORS = {  # label -> (weights on the bf16 lattice, moments on it, beta2 that bf16 cannot apply)
+    "bf16": (True, True, True),
+    "float32 moments": (True, False, True),
+    "fp32 master, bf16 moments": (False, True, True),
+    "fp32 master": (False, False, True),
+    "beta2 0.95": (True, True, False),
+    "float32 moments, beta2 0.95": (True, False, False),
+    "fp32 master, bf16 moments, beta2 0.95": (False, True, False),
+    "fp32 master, beta2 0.95": (False, False, False),
+}
+
+
+def seeded(label: str, number: int) -> str:
+    """Label of the same arm with the `number`-th seed; 0 is the base seed."""
+    return label if number == 0 else f"{label}, seed + {number}"
+
+
+def seeds_of(s: Settings, label: str) -> range:
+    """Numbers of the seeds of an arm of FACTORS: several with the long memory, one without it."""
+    return range(s["seeds"] if FACTORS[label][2] else 1)
+
+
 def winter_arms(s: Settings) -> dict[str, dict[str, Any]]:
-    """Label -> arm: what weight decay, precision, learning rate and beta2 do to freezing."""
+    """Label -> arm: what decay, precision, learning rate, beta2 and the start do to freezing.
+
+    The eight arms of FACTORS cross weights, moments and beta2; "long" is the first of them again,
+    followed for `long` times as many steps.
+    """
     base = FLANNEL.replace(
         vocab=s["vocab"], layers=s["layers"], seq=s["seq"], batch=s["batch"], steps=s["steps"],
         lr=s["lr"], seed=s["seed"],
     )  # fmt: skip
     decay = {"weight_decay": s["weight_decay"]}
-    changes: dict[str, dict[str, Any]] = {
-        "bf16": {},
+    changes: dict[str, dict[str, Any]] = {}
+    for label, (coarse, rounded, slow) in FACTORS.items():
+        arm = {
+            "master": "none" if coarse else "fp32",
+            "state_dtype": "bfloat16" if rounded else "float32",
+            "beta2": 0.999 if slow else 0.95,
+        }
+        for number in seeds_of(s, label):
+            changes[seeded(label, number)] = {**arm, "seed": s["seed"] + number}
+    changes |= {
         "bf16, decay": decay,
-        "fp32 master": FP32_MASTER,
         "fp32 master, decay": {**FP32_MASTER, **decay},
         "stochastic": {"rounding": "stochastic"},
         "lr / 3": {"lr": s["lr"] / 3},
         "lr x 3": {"lr": s["lr"] * 3},
-        "beta2 0.95": {"beta2": 0.95},
-        "float32 moments": {"state_dtype": "float32"},
+        "N(0, 1)": {"init_std": 1.0},
+        "long": {"steps": s["long"] * s["steps"]},
     }
     return {label: {"run": base.replace(**change)} for label, change in changes.items()}
 

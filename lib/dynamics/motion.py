@@ -92,23 +92,40 @@ def cloud_of_movie(
 
 @dataclass(frozen=True)
 class Epochs:
-    """Frames at which the cloud's life turns."""
+    """Frames at which the cloud's life turns.
+
+    Inhale (up to the least radius before the sneeze), sneeze (up to the fastest growth of the
+    radius), deceleration, and fimbulwinter (from the frame at which most rows are frozen for good).
+    """
 
     inhale: int  # least radius before the sneeze
     sneeze: int  # fastest growth of the radius
     dip: float  # radius at the inhale, as a share of the first
+    winter: int | None  # first step from which `share` of the rows never move again; None: never
 
     @property
     def inhales(self) -> bool:
         return self.dip < 1
 
 
-def epochs(radius: np.ndarray, horizon: int | None = None) -> Epochs:
-    """Inhale and sneeze from radius (frames,), looked for in the first `horizon` frames."""
+def epochs(
+    radius: np.ndarray,
+    frozen: np.ndarray | None = None,
+    *,
+    horizon: int | None = None,
+    share: float = 0.9,
+) -> Epochs:
+    """Epochs from radius (frames,), inhale and sneeze looked for in the first `horizon` frames.
+
+    `frozen` (steps,) is the share of rows that will not move again (phases.frozen); without it
+    there is no winter.
+    """
     early = np.asarray(radius[:horizon], np.float64)
     sneeze = int(np.diff(early).argmax()) + 1
     inhale = int(early[: sneeze + 1].argmin())
-    return Epochs(inhale, sneeze, float(early[inhale] / early[0]))
+    reached = np.array([], bool) if frozen is None else np.asarray(frozen) >= share
+    winter = int(reached.argmax()) + 1 if reached.any() else None
+    return Epochs(inhale, sneeze, float(early[inhale] / early[0]), winter)
 
 
 def coherence(vectors: np.ndarray) -> float:

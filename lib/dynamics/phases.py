@@ -69,6 +69,14 @@ def _last(condition: np.ndarray) -> np.ndarray:
     return np.where(condition.any(0), len(condition) - backwards.argmax(0), 0)
 
 
+def sampled(moved: np.ndarray, every: int) -> np.ndarray:
+    """Last step (rows,) in which a row is *seen* to move if only every `every`-th step is read.
+
+    moved (steps, rows) bool. It is the last step itself only for `every` = 1.
+    """
+    return _last(moved[every - 1 :: every]) * every
+
+
 def still(moves: Moves) -> np.ndarray:
     """Share of rows that do not move at each step: instantaneous freezing, (steps,)."""
     return (moves.l1 == 0).mean(1)

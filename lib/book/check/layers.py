@@ -13,6 +13,7 @@ FLOORS = (  # from the ground; a room imports only from the floors below its own
     ("provenance",),
     ("artifacts", "plots"),
     ("claims",),
+    ("fullruns",),
     ("tokens",),
     ("specimens",),  # a specimen brings its tokenizer
     ("survey", "training"),

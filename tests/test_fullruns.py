@@ -1,0 +1,97 @@
+"""Kept full-scale results, and the table of the sources' experiments."""
+
+import json
+
+import pytest
+
+from lib import artifacts, claims, fullruns, paths
+from lib.dynamics import reference
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "ARTIFACTS", tmp_path / "artifacts")
+    monkeypatch.setattr(paths, "VERDICTS", tmp_path / "artifacts" / "claims")
+    monkeypatch.setenv("BOOK_SCALE", "full")
+    return tmp_path
+
+
+def made(*, steps: int, seed: int) -> dict:
+    import numpy as np
+
+    return {"x": np.arange(steps) + seed}
+
+
+def test_a_kept_run_is_read_back(place):
+    claims.settle("baseline-centroid", 0.4, setting="10,000 steps")
+    recipe = artifacts.Recipe("toy", made, (), "goldilocks/02-baseline")
+    full = artifacts.cached(recipe, {"steps": 10_000, "seed": 1})
+    artifacts.cached(recipe, {"steps": 7, "seed": 1})  # of another scale
+    entry = fullruns.gather("goldilocks/03-look", ["goldilocks/02-baseline"])
+    assert [one["digest"] for one in entry.artefacts] == [full.digest]
+    assert list(entry.claims) == ["baseline-centroid"]
+    file = place / "full_runs.yml"
+    fullruns.keep(entry, file)
+    fullruns.keep(entry, file)  # replaces, does not double
+    assert fullruns.read(file) == {"goldilocks/03-look": entry}
+    assert fullruns.measured("baseline-centroid", fullruns.read(file))["measured"] == 0.4
+    assert fullruns.measured("baseline-straight", fullruns.read(file)) is None
+
+
+def test_nothing_to_keep_says_how_to_make_it(place):
+    with pytest.raises(fullruns.FullRunError, match=r"run chapters/goldilocks/03-look\.qmd"):
+        fullruns.gather("goldilocks/03-look", [])
+
+
+def test_a_broken_file_is_named(place):
+    (place / "full_runs.yml").write_text("a: [1\n")
+    with pytest.raises(fullruns.FullRunError, match=r"full_runs\.yml"):
+        fullruns.read(place / "full_runs.yml")
+    assert fullruns.read(place / "absent.yml") == {}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "fits"),
+    [
+        ({"run": {"steps": 5}}, True),
+        ({"run": {"steps": 6}}, False),
+        ({"runs": [{"steps": 5}, {"steps": 6}]}, False),
+        ({"seed": 1}, True),
+    ],
+)
+def test_artefacts_of_another_scale_are_told_apart(parameters, fits):
+    assert fullruns.agrees(parameters, {"steps": 5}) is fits
+
+
+def test_every_printed_training_result_stands_in_the_table():
+    experiments = reference.experiments()
+    named = [id for experiment in experiments for id in experiment.claims]
+    assert len(named) == len(set(named))
+    printed = {
+        claim.id
+        for claim in claims.ledger().values()
+        if claim.part in ("dynamics", "goldilocks") and "[P]" in claim.source
+    }
+    assert printed <= set(named)
+    for experiment in experiments:
+        assert experiment.why or all(
+            claims.ledger()[id].check == "true" for id in experiment.claims
+        )
+
+
+def test_a_kept_run_outranks_this_edition(place):
+    claims.settle("baseline-centroid", 9.9, comparable=False)
+    experiment = reference.Experiment("Goldilocks", "", ("baseline-centroid", "baseline-straight"))
+    kept = fullruns.Kept("goldilocks/03-look", "2026-11-26", "", [], json.loads(
+        '{"baseline-centroid": {"measured": 0.39, "setting": "full", "verdict": "reproduced"}}'
+    ))  # fmt: skip
+    first, second = reference.results([experiment], kept=kept and {"x": kept})
+    assert (first.ours, first.full, first.best) == ("9.9", "0.39", claims.Verdict.REPRODUCED)
+    assert (second.ours, second.full, second.best) == ("–", "–", claims.Verdict.OPEN)
+
+
+def test_an_unknown_claim_is_named(place):
+    file = place / "experiments.yml"
+    file.write_text("- {name: X, setting: y, claims: [no-such-claim]}\n")
+    with pytest.raises(reference.ExperimentError, match="no-such-claim"):
+        reference.experiments(file)
