@@ -1,6 +1,7 @@
 """The engine: gradients, reproducibility, resuming, and the sources' recipe as a special case."""
 
 import os
+import re
 import signal
 
 import numpy as np
@@ -8,11 +9,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lib.training import loop, model
+from lib import artifacts, paths, progress
+from lib.training import arithmetic, films, loop, model
 from lib.training.config import (
     EAGER_BF16,
+    FLANNEL,
     FP32_MASTER,
+    GATSBY,
     GOLDILOCKS,
+    GOLDILOCKS_2560,
     LOW16_MASTER,
     STOCHASTIC,
     ConfigError,
@@ -31,6 +36,135 @@ def stream() -> np.ndarray:
 
 def test_goldilocks_has_the_printed_size():
     assert model.count(GOLDILOCKS) == 1_057_024
+
+
+def test_the_other_models_of_the_sources():
+    def sizes(run):
+        return run.vocab, run.dim, run.layers, run.heads, run.seq
+
+    assert sizes(GATSBY) == (128, 64, 2, 2, 128)
+    assert sizes(FLANNEL) == (10_000, 64, 2, 2, 128)
+    assert sizes(GOLDILOCKS_2560) == (3988, 2560, 4, 2, 128)
+    assert model.count(GOLDILOCKS_2560) > 50 * model.count(GOLDILOCKS)
+
+
+@pytest.mark.parametrize("std", [0.02, 1.0])
+def test_a_normal_start_is_drawn_in_float32(std):
+    run = TINY.replace(vocab=2000, dim=64, init_std=std)
+    named = model.views(model.initialise(run), run)
+    assert named["W"].std().item() == pytest.approx(std, rel=0.01)
+    assert not torch.equal(named["W"], named["W"].bfloat16().float()), "already on the lattice"
+    assert named["0.qkv.weight"].std().item() == pytest.approx(0.02, rel=0.05)
+    for name, tensor in named.items():
+        if "norm" in name or name.endswith("bias"):
+            assert (tensor == name.endswith("weight")).all(), name
+
+
+def test_starts_from_one_point():
+    def rows(kind: str) -> torch.Tensor:
+        run = TINY.replace(vocab=500, init=kind, init_std=1.0, init_noise=3e-3)
+        return model.views(model.initialise(run), run)["W"]
+
+    point, noisy, cast = (rows(kind) for kind in ("point", "point+noise", "point+noise-cast"))
+    assert (point == point[0]).all()
+    spread = (noisy - point).std().item()
+    assert spread == pytest.approx(3e-3, rel=0.05)
+    assert torch.equal(cast, cast.bfloat16().float()), "the sum is on the lattice"
+    assert not torch.equal(cast.bfloat16(), noisy.bfloat16()), "two roundings differ from one"
+    assert len(noisy.bfloat16().float().unique(dim=0)) > 1
+
+
+def test_without_positions_order_does_not_reach_the_first_token_alone(stream):
+    """Without positions, equal tokens before each other give equal states at every place."""
+    run = TINY.replace(positions="none")
+    assert "positions" not in model.shapes(run)
+    same = torch.full((1, run.seq), 7)
+    flat = model.initialise(run)
+    h = model.hidden(model.views(flat, run), same, run)[0]
+    torch.testing.assert_close(h, h[:1].expand_as(h), rtol=1e-4, atol=1e-5)
+    other = model.hidden(model.views(model.initialise(TINY), TINY), same, TINY)[0]
+    assert (other - other[:1]).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+def test_sgd_is_sgd(stream, weight_decay):
+    """Float32: torch.optim.SGD after a decoupled decay; bf16: the same, rounded once."""
+    run = TINY.replace(optimizer="sgd", lr=0.1, weight_decay=weight_decay, steps=1)
+    for dtype in ("float32", "bfloat16"):
+        grid = run.replace(param_dtype=dtype, grad_dtype="float32", state_dtype="float32")
+        seen = {}
+
+        def keep(moment, seen=seen):
+            seen[moment.step] = {n: t.clone() for n, t in moment.params.items()}
+            if moment.step:
+                seen["grads"] = {n: t.clone() for n, t in moment.grads.items()}
+
+        loop.train(grid, stream, observers=[keep])
+        for name, before in seen[0].items():
+            peer = torch.nn.Parameter(before.float() * (1 - 0.1 * weight_decay))
+            peer.grad = seen["grads"][name]
+            torch.optim.SGD([peer], lr=0.1).step()
+            ulp = 2**-23 if dtype == "float32" else 2**-8
+            torch.testing.assert_close(
+                seen[1][name].float(), peer.detach(), rtol=ulp, atol=1e-9, msg=name
+            )
+
+
+def test_the_device_is_found_and_written_down(stream, tmp_path, monkeypatch, capsys):
+    found = arithmetic.device("auto").type
+    assert found in ("cuda", "mps", "cpu")
+    missing = [d for d in ("cuda", "mps") if not getattr(torch, d).is_available()]
+    for name in missing:
+        with pytest.raises(ConfigError, match="not available here; there is"):
+            arithmetic.device(name)
+    monkeypatch.setattr(paths, "ARTIFACTS", tmp_path)
+    run = {"dim": 8, "layers": 1, "heads": 1, "ff": 8, "seq": 8, "batch": 2, "steps": 2}
+    run = from_dict({**run, "vocab": 128, "device": "auto"}).as_dict()
+    params = {"world": {"name": "gatsby", "characters": 3000}, "run": run, "record": ["W"]}
+    made = films.get(films.FILM, "dynamics/01-train", params, make=True)
+    assert artifacts.verify(made.path)["parameters"]["run"]["device"] == found
+    assert f"movie of W, loss on {found}" in capsys.readouterr().out
+
+
+def test_the_bar_shows_loss_rate_and_time_left(stream, tmp_path, monkeypatch):
+    terminal = tmp_path / "terminal"
+    terminal.touch()
+    monkeypatch.setenv(progress.TERMINAL, str(terminal))
+    monkeypatch.setattr(progress.tqdm, "monitor_interval", 0)
+    loop.train(TINY.replace(steps=300), stream, label="a run")
+    drawn = terminal.read_text()
+    assert re.search(
+        r"a run: +\d+%.*\d+/300 \[\d\d:\d\d<\d\d:\d\d, .*step/s, loss=\d\.\d+\]", drawn
+    )
+
+
+# Chosen before looking: the bound of the claim "everyday-recipe-agrees" in the chapters.
+AGREE = 0.05
+
+
+def dead_statistics(run: Run, stream: np.ndarray) -> np.ndarray:
+    """(steps + 1, 2): length of the dead centroid, and rms distance to it."""
+    kept = []
+
+    def keep(moment):
+        dead = moment.params["W"][-DEAD:].float()
+        centre = dead.mean(0)
+        kept.append([centre.norm().item(), (dead - centre).square().sum(1).mean().sqrt().item()])
+
+    loop.train(run, stream, observers=[keep])
+    return np.array(kept)
+
+
+def test_the_everyday_recipe_agrees_with_eager_bf16_over_100_steps(stream):
+    run = TINY.replace(steps=100, lr=3e-3)
+    eager = dead_statistics(run.replace(**EAGER_BF16), stream)
+
+    def off(other: Run) -> float:
+        return float((np.abs(dead_statistics(other, stream) - eager) / eager.max(0)).max())
+
+    assert off(run) < AGREE
+    assert off(run.replace(seed=1)) > AGREE, "another seed is told apart"
+    assert off(run.replace(beta2=0.95)) > AGREE, "another optimiser is told apart"
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from lib import artifacts
-from lib.training import loop, model, recorder, worlds
+from lib.training import arithmetic, loop, model, recorder, worlds
 from lib.training.config import from_dict
 
 SOURCES = (*recorder.SOURCES, "lib.training.films")  # the world enters by its contents
@@ -113,7 +113,8 @@ def get(
 ) -> artifacts.Artifact:
     """The artefact of `recipe` that generator `chapter` makes: made if need be, or only loaded.
 
-    If `params` name a world, the digest of its contents joins them.
+    If `params` name a world, the digest of its contents joins them; device "auto" becomes the one
+    that was found, so that every artefact says where it was made.
     """
     recipe = dataclasses.replace(recipe, chapter=chapter)
     act = artifacts.cached if make else artifacts.load
@@ -122,4 +123,14 @@ def get(
     if "world" in params:
         world = get(worlds.RECIPE, chapter, params["world"], make=make)
         params = {**params, "contents": world.provenance["content"]}
-    return act(recipe, params)
+    return act(recipe, _on_a_device(params))
+
+
+def _on_a_device(value: Any) -> Any:
+    """Parameters with the device found here wherever one is "auto"."""
+    if isinstance(value, Mapping):
+        found = {name: _on_a_device(inner) for name, inner in value.items()}
+        if found.get("device") == "auto":
+            found["device"] = arithmetic.device("auto").type
+        return found
+    return [_on_a_device(inner) for inner in value] if isinstance(value, list | tuple) else value

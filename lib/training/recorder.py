@@ -16,7 +16,7 @@ import safetensors.torch
 import torch
 
 from lib import digests, files
-from lib.training import loop, model, movie, optim
+from lib.training import arithmetic, loop, model, movie, optim
 from lib.training.config import ConfigError, Run
 
 MATRICES = ("W", "E")
@@ -122,8 +122,9 @@ def announce(run: Run, streams: Sequence[movie.Stream], folder: Path) -> None:
     raw, wanted = need(run, streams)
     free = shutil.disk_usage(folder).free
     names = ", ".join(stream.name for stream in streams)
+    place = arithmetic.device(run.device).type
     print(
-        f"movie of {names}: {run.steps + 1:,} frames, {raw / 1e6:,.0f} MB plain, "
+        f"movie of {names} on {place}: {run.steps + 1:,} frames, {raw / 1e6:,.0f} MB plain, "
         f"at most {wanted / 1e6:,.0f} MB on disk ({free / 1e9:,.1f} GB free)"
     )
     if wanted > free:
