@@ -38,7 +38,7 @@ def weigh(path: Path, dead: int) -> None:
         ratio = row * data.shape[1] / stored.sum(), row * dead / stored[0], row * live / stored[1]
         print(f"{data.shape[0]:,} frames of {data.shape[1]:,} x {data.shape[2]}: "
               f"{ratio[0]:.1f} x smaller than raw; "
-              f"{dead:,} dead rows {ratio[1]:.1f} x, {live:,} live rows {ratio[2]:.1f} x")  # fmt: skip
+              f"{dead:,} dead rows {ratio[1]:.1f} x, {live:,} live {ratio[2]:.1f} x")  # fmt: skip
 
 
 def main() -> None:
