@@ -99,6 +99,23 @@ def test_the_chapters_own_merging_is_the_librarys(qwen):
         assert names["merge_word"](word, qwen.ids) == merging.merge(word, qwen)
 
 
+def test_together_is_what_the_words_say(qwen):
+    rng = np.random.default_rng(42)
+    letters = list("aB1 \n'!") + ["é", "ก", "ั", "漢", "\u0301"]
+    for _ in range(300):
+        text = "".join(rng.choice(letters, rng.integers(1, 9)))
+        start, stop = sorted(rng.choice(len(text) + 1, 2, replace=False))
+        ends = np.cumsum([len(word) for word in merging.words(text, qwen)])
+        inside = [i for i in range(start, stop) if i and i in ends and start < i]
+        assert merging.together(text, start, stop, qwen) == (not inside), (text, start, stop)
+
+
+def test_merges_at_hand_make_the_same_tokenizer(qwen, library):
+    twin = merging.as_tokenizer(qwen, merging.derived_merges(qwen))
+    for text in ("Seven blackbirds", "ภาษาไทย", corpus.thai(2_000)):
+        assert twin.encode(text).ids == library.encode(text).ids
+
+
 def tiny(tokens, **fields):
     base = vocabulary.Vocabulary(
         "tiny", tuple(tokens), {}, len(tokens), None, (r"\w+|\W",), None, "byte"

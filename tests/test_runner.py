@@ -234,6 +234,14 @@ def test_a_failing_chapter_says_where_and_leaves_no_notebook(here):
     assert not list(here.rglob("*.ipynb"))
 
 
+def test_what_a_chapter_cannot_show_is_said_in_one_sentence(here):
+    code = "class SpecimenError(ValueError): ...\nraise SpecimenError('gpt2: has no cluster')"
+    source = write_chapter(here, "part/03-other", cell(code))
+    with pytest.raises(ChapterFailed) as raised:
+        runner.run(source)
+    assert str(raised.value) == "03-other.qmd: gpt2: has no cluster"
+
+
 def test_a_killed_kernel_is_one_clear_error(here):
     file = write_chapter(here, "one/01-big", cell("import os\nos.kill(os.getpid(), 9)"))
     with pytest.raises(ChapterFailed, match="memory") as error:

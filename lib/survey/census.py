@@ -128,9 +128,15 @@ def of(specimen: Specimen) -> Census:
     """The census of a specimen: of its whole matrix, or as its extract recorded the groups.
 
     An extract's groups are those of the bytes it was taken from (for Q8_0: merged, never split).
+    Raises SpecimenError where the extract recorded none.
     """
     if specimen.is_full:
         return duplicates(specimen.bits)
+    if "row_group" not in specimen.arrays:
+        raise SpecimenError(
+            f"{specimen.id}: a census needs every row, and the extract at hand does not say which "
+            f"are identical; run `python -m lib fetch {specimen.id}`"
+        )
     return Census(specimen.row_group.astype(np.int64))
 
 

@@ -117,7 +117,8 @@ def field_of_view(
 ) -> None:
     """What a telescope shows, with the frame of the next, narrower field of `inner` degrees."""
     size = float(np.clip(3000 / max(field.inside.sum(), 1), 0.5, 9))
-    stars(ax, field.east, field.north, density[field.inside], colormap=colormap, size=size)
+    if field.inside.any():  # an empty field is black
+        stars(ax, field.east, field.north, density[field.inside], colormap=colormap, size=size)
     half = np.degrees(np.tan(np.radians(width / 2)))
     ax.set(aspect="equal", xlim=(-half, half), ylim=(-half, half), xticks=[], yticks=[])
     ax.grid(False)
