@@ -128,11 +128,12 @@ def portrait(
     graphs, independent, dependent = {}, np.empty(0), np.nan
     if len(distinct) <= largest:
         graphs = graph.every(distinct, populations=count)
-        varying = flips.states(lattice.ordinal(distinct[:, found.extent > 0]))
-        if varying.shape[1]:
-            independent = flips.product(varying, count, rng=rng, trials=trials).distinct
-        if varying.shape[1] > 1:
-            dependent = np.mean([p.p < 0.05 for p in flips.pairs(varying, count)])
+        varying = np.flatnonzero(found.extent)
+        if len(varying):
+            states = flips.states(lattice.ordinal(distinct[:, varying]))
+            independent = flips.product(states, count, rng=rng, trials=trials).distinct
+        if len(varying) > 1:
+            dependent = np.mean([p.p < 0.05 for p in flips.pairs(states, count)])
     return Portrait(len(bits), count, found, graphs, independent, float(dependent))
 
 
