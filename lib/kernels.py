@@ -20,6 +20,9 @@ SIGN = -0x8000  # the sign bit of an int16
 INFINITY = 0x7F80  # pattern, and ordinal, of +infinity
 QUIET_NAN = 0x7FC0
 FLOAT32_INFINITY = 0x7F800000
+# u and its neighbour, added modulo 2^16, stay at or below this except where the neighbour is not
+# u +- 1: at the zero that is stepped away from, at the end of the line, and at NaNs
+SPECIAL = 0xFF00
 CACHE = 3 << 18  # bytes of inputs, scratch and output worked on at a time: fits the second cache
 
 # ULP by exponent field: 2^(E-134), 2^-133 for E = 0 (as for E = 1); none at infinity and NaN
@@ -88,12 +91,14 @@ def ordinal(xp: Any, out: Array, u: Array, folded: Array, top: Array) -> None:
     out[...] = folded
 
 
-def unfold(xp: Any, out: Array, o: Array, narrow: Array, top: Array) -> None:
-    """int16 pattern of each ordinal, of any integer type. Scratch: int16, int16."""
+def unfold(xp: Any, out: Array, o: Array, top: Array) -> None:
+    """int16 pattern of each ordinal, of any integer type: fold, in place. Scratch: int16."""
     if int(o.min()) < -INFINITY or int(o.max()) > INFINITY:
         raise ValueError(f"ordinals run from {-INFINITY} (-infinity) to {INFINITY} (+infinity)")
-    narrow[...] = o
-    fold(xp, out, narrow, top)
+    out[...] = o
+    xp.bitwise_and(out, SIGN, out=top)
+    xp.abs(out, out=out)
+    out ^= top
 
 
 def steps(xp: Any, out: Array, u: Array, v: Array, folded: Array, top: Array, wide: Array) -> None:
@@ -103,27 +108,27 @@ def steps(xp: Any, out: Array, u: Array, v: Array, folded: Array, top: Array, wi
     out -= wide
 
 
-def up(xp: Any, out: Array, u: Array, size: Array) -> None:
+def up(xp: Any, out: Array, u: Array, spare: Array) -> None:
     """int16 pattern of the next larger value. Scratch: int16."""
     xp.bitwise_right_shift(u, 15, out=out)
     out |= 1  # +1 for a clear sign bit, -1 for a set one: towards +infinity
     out += u
-    xp.bitwise_and(u, 0x7FFF, out=size)
-    if size.min() == 0 or size.max() >= INFINITY:  # blocks with zeros, infinities or NaNs
-        out[u == SIGN] = 1  # -0 goes to 2^-133
-        stays = (u == INFINITY) | (size > INFINITY)
+    xp.add(out, u, out=spare)
+    if unsigned_max(spare) > SPECIAL:  # -0 goes to 2^-133; +infinity and NaNs stay
+        out[u == SIGN] = 1
+        stays = (u == INFINITY) | ((u & 0x7FFF) > INFINITY)
         out[stays] = u[stays]
 
 
-def down(xp: Any, out: Array, u: Array, size: Array) -> None:
+def down(xp: Any, out: Array, u: Array, spare: Array) -> None:
     """int16 pattern of the next smaller value. Scratch: int16."""
-    xp.bitwise_right_shift(u, 15, out=size)
-    size |= 1
-    xp.subtract(u, size, out=out)
-    xp.bitwise_and(u, 0x7FFF, out=size)
-    if size.min() == 0 or size.max() >= INFINITY:
-        out[u == 0] = SIGN + 1  # +0 goes to -2^-133
-        stays = (u == SIGN + INFINITY) | (size > INFINITY)
+    xp.bitwise_right_shift(u, 15, out=spare)
+    spare |= 1
+    xp.subtract(u, spare, out=out)
+    xp.add(out, u, out=spare)
+    if unsigned_max(spare) > SPECIAL:  # +0 goes to -2^-133; -infinity and NaNs stay
+        out[u == 0] = SIGN + 1
+        stays = (u == SIGN + INFINITY) | ((u & 0x7FFF) > INFINITY)
         out[stays] = u[stays]
 
 
@@ -229,6 +234,11 @@ def is_torch(x: Array) -> bool:
 def cast(x: Array, dtype: str) -> Array:
     """x as `dtype`, itself if it is that already."""
     return x.to(getattr(torch, dtype)) if is_torch(x) else x.astype(dtype, copy=False)
+
+
+def unsigned_max(x: Array) -> int:
+    """The largest of int16 x, read as unsigned."""
+    return int((x.int() & 0xFFFF).max() if is_torch(x) else x.view(np.uint16).max())
 
 
 def view(x: Array, dtype: str) -> Array:

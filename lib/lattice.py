@@ -101,7 +101,7 @@ def from_ordinal(o: Array) -> Array:
     o = o if is_torch(o) else np.asarray(o)
     if o.is_floating_point() if is_torch(o) else o.dtype.kind not in "iu":
         raise TypeError(f"ordinals are integers, got {o.dtype}")
-    return apply(kernels.unfold, o, out="uint16", scratch=("int16", "int16"))
+    return apply(kernels.unfold, o, out="uint16", scratch=("int16",))
 
 
 def neighbour_up(x: Array) -> Array:

@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
+from lib import lattice
 from lib.survey import crystal
 from lib.survey.crystal import Zone
+from lib.survey.graph import Rule
 
 
 def test_the_box_counts_steps_values_and_exponents():
@@ -34,3 +36,33 @@ def test_zones_by_radius():
 def test_profile_per_e_fold():
     rows, density = crystal.profile(np.array([1.5, 1.6, 3.0]), np.array([1.0, np.e, np.e**3]))
     assert rows.tolist() == [2, 1] and density == pytest.approx([2, 0.5])
+
+
+def test_portrait_of_a_rounded_gaussian_cloud_is_complete_and_independent():
+    rng = np.random.default_rng(42)
+    centre = rng.choice([-1, 1], 64).astype(np.float32) * rng.uniform(0.26, 0.49, 64).astype("f4")
+    step = lattice.ulp(lattice.round_nearest(centre))
+    centre = centre + step * rng.uniform(-0.5, 0.5, 64).astype(np.float32)
+    rows = centre + np.float32(3e-5) * rng.standard_normal((200, 64)).astype(np.float32)
+    found = crystal.portrait(lattice.round_nearest(rows), rng=rng, trials=50)
+    assert found.rows == found.populations.sum() == 200
+    assert 1 < found.distinct < 200 and 1 <= found.holes <= found.distinct
+    assert found.box.extent.max() == 1 and found.graphs[Rule.NEIGHBOUR].is_complete
+    assert abs(found.surprise) < 4
+    mean, spread = crystal.expected_varying(rows)
+    assert 0 < spread < mean**0.5 and abs(found.varying - mean) < 4 * spread
+
+
+def test_portrait_of_rows_that_flip_together_is_not_independent():
+    rng = np.random.default_rng(42)
+    bits = np.full((300, 8), 0x3C40, np.uint16)
+    bits[:100] += 1
+    bits[100:150, :4] += 1
+    found = crystal.portrait(bits, rng=rng, trials=50)
+    assert found.distinct == 3 and found.surprise < -10 and found.dependent_pairs == 1
+    alone = crystal.portrait(bits[:1], rng=rng, trials=5)
+    assert alone.varying == 0 and np.isnan(alone.dependent_pairs) and len(alone.independent) == 0
+    many = crystal.portrait(
+        np.arange(64, dtype=np.uint16).reshape(32, 2), rng=rng, trials=5, largest=31
+    )
+    assert many.distinct == 32 and many.graphs == {}

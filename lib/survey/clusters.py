@@ -178,7 +178,7 @@ def _bitwise(specimen: Specimen, census: Census, distances: np.ndarray) -> Itera
 
 
 def void_rule(specimen: Specimen, census: Census, in_holes: np.ndarray) -> Membership:
-    """The sources' void, round the population-weighted mean of *all* black holes (ids `in_holes`)."""
+    """The sources' void, round the population-weighted mean of *all* holes (ids `in_holes`)."""
     rows = in_holes if len(in_holes) else [anchor(specimen, census)]
     centre = specimen.values(rows).mean(axis=0, dtype=np.float64)
     distances = _distances(specimen, centre)

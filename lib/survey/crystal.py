@@ -128,17 +128,21 @@ def portrait(
     graphs, independent, dependent = {}, np.empty(0), np.nan
     if len(distinct) <= largest:
         graphs = graph.every(distinct, populations=count)
-        varying = flips.states(lattice.ordinal(distinct[:, found.extent > 0]))
-        if varying.shape[1]:
-            independent = flips.product(varying, count, rng=rng, trials=trials).distinct
-        if varying.shape[1] > 1:
-            dependent = np.mean([p.p < 0.05 for p in flips.pairs(varying, count)])
+        varying = np.flatnonzero(found.extent)
+        if len(varying):
+            states = flips.states(lattice.ordinal(distinct[:, varying]))
+            independent = flips.product(states, count, rng=rng, trials=trials).distinct
+        if len(varying) > 1:
+            dependent = np.mean([p.p < 0.05 for p in flips.pairs(states, count)])
     return Portrait(len(bits), count, found, graphs, independent, float(dependent))
 
 
-def expected_varying(rows: np.ndarray) -> float:
-    """How many dimensions of float32 `rows` (n, dim) should vary on the bf16 lattice: the sum of
-    min(1, range / step), if where a lattice wall stands is chance. The step is that of the median.
+def expected_varying(rows: np.ndarray) -> tuple[float, float]:
+    """How many dimensions of float32 `rows` (n, dim) should vary on the bf16 lattice: mean and
+    standard deviation, if where a lattice wall stands is chance in every dimension.
+
+    A dimension varies with probability min(1, range / step), the step being that of its median.
     """
     step = lattice.ulp(lattice.round_nearest(np.median(rows, axis=0).astype(np.float32)))
-    return float(np.minimum(1, np.ptp(rows.astype(np.float64), axis=0) / step).sum())
+    chance = np.minimum(1, np.ptp(rows.astype(np.float64), axis=0) / step)
+    return float(chance.sum()), float(np.sqrt((chance * (1 - chance)).sum()))

@@ -1,4 +1,4 @@
-"""The dead cluster of a whole matrix, on its lattice: what an extract or a printed table cannot say.
+"""The dead cluster of a whole matrix, on its lattice: what an extract or a table cannot say.
 
 The book is written so that it can be read without Qwen3-4B's matrix. Where the matrix has been
 fetched, the chapters ask here for what had to wait for it.
