@@ -86,7 +86,7 @@ def test_a_kept_run_outranks_this_edition(place):
         '{"baseline-centroid": {"measured": 0.39, "setting": "full", "verdict": "reproduced"}}'
     ))  # fmt: skip
     first, second = reference.results([experiment], kept=kept and {"x": kept})
-    assert (first.ours, first.full, first.best) == ("9.9", "0.39", claims.Verdict.REPRODUCED)
+    assert (first.ours, first.full, first.best) == ("9.90", "0.390", claims.Verdict.REPRODUCED)
     assert (second.ours, second.full, second.best) == ("–", "–", claims.Verdict.OPEN)
 
 

@@ -3,10 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
-from lib import claims, fullruns, paths
+from lib import claims, fullruns, paths, plots
 
 FILE = paths.DATA / "reference_experiments.yml"
 
@@ -68,10 +69,15 @@ def results(
                     experiment=experiment.name,
                     id=id,
                     claim=ledger[id].claim,
-                    ours=claims.show(ours["measured"]),
+                    ours=_short(ours["measured"]),
                     setting=ours["setting"],
-                    full="–" if full is None else claims.show(full["measured"]),
+                    full="–" if full is None else _short(full["measured"]),
                     best=claims.Verdict((full or ours)["verdict"]),
                 )
             )
     return found
+
+
+def _short(value: Any) -> str:
+    """A measured value for a wide table: numbers in three digits."""
+    return plots.fmt(value) if isinstance(value, float) else claims.show(value)
