@@ -109,9 +109,7 @@ def surface(
 
 
 def _one(s: float, low: int, n: np.ndarray) -> tuple[float, np.ndarray, np.ndarray, int]:
-    """log evidence of one dimension, the nodes, their posterior log weights, and how many of the
-    last nodes stand for the whole inside of a cell.
-    """
+    """log evidence, nodes, their posterior log weights, how many of the last mean a cell's inside."""
     if s >= WIDE or np.count_nonzero(n) > 1:
         nodes, weights, inner = *_zoom(s, low, n), 0
     else:
