@@ -109,7 +109,7 @@ def surface(
 
 
 def _one(s: float, low: int, n: np.ndarray) -> tuple[float, np.ndarray, np.ndarray, int]:
-    """log evidence, nodes, their posterior log weights, how many of the last mean a cell's inside."""
+    """log evidence, nodes, their log weights, how many of the last stand for a cell's inside."""
     if s >= WIDE or np.count_nonzero(n) > 1:
         nodes, weights, inner = *_zoom(s, low, n), 0
     else:
