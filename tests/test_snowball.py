@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import safetensors.numpy
-from scipy import stats
+from scipy import special, stats
 
 from lib import lattice
 from lib.__main__ import main
@@ -310,6 +310,19 @@ def test_the_rebuilt_centre_has_the_printed_demographics_it_was_not_fitted_to():
     assert abs(found.tokens.std() - facts["tokens"]["std"]) < 0.15
     sixth = np.mean([n[5] for n in found.populations if len(n) > 5 and n[5] > 1])
     assert abs(sixth - facts["rank_means"][5]) < 0.6
+
+
+def test_the_evidence_of_a_dimension_is_its_integral():
+    """Many rows fix the offset to a fraction of s: a grid of s/10 would be off by up to one."""
+    for s in (0.004, 0.3):
+        for counts in ([2100], [1500, 600], [300, 1200, 600], [2000, 0, 100]):
+            counts = np.array(counts)
+            width = 9 * s + 0.6
+            deltas = np.linspace(-width, len(counts) - 1 + width, 200_001)
+            surface = inference.surface(np.array([s]), deltas, ulp=1.0, low=0, counts=counts)[0]
+            expected = special.logsumexp(surface) + np.log(deltas[1] - deltas[0])
+            found = inference._one(s, 0, counts)[0]
+            assert abs(found - expected) < 0.01 + 1e-9 * abs(expected), (s, counts)
 
 
 def test_a_planted_sigma_is_found_and_the_holes_are_no_snowball():

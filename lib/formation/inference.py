@@ -19,8 +19,9 @@ from scipy import special
 from lib import artifacts, lattice, progress
 from lib.formation import centres
 
-WIDE = 0.04  # s from which a plain grid over delta is used
+WIDE = 0.04  # s from which no cell has a flat inside
 T = np.linspace(-9, 9, 181)  # delta relative to a border, in units of s
+FINE = 401  # nodes over the stretch that holds the likelihood
 
 
 @dataclass(frozen=True)
@@ -97,25 +98,53 @@ def evidence(sigmas: np.ndarray, data: Steps) -> np.ndarray:
     )
 
 
-def _nodes(s: float, low: int, high: int) -> tuple[np.ndarray, np.ndarray]:
-    """Integration nodes over delta and their weights."""
-    if s >= WIDE:
-        nodes = np.arange(low - 0.5 - 9 * s, high + 0.5 + 9 * s, s / 10)
-        return nodes, np.full(len(nodes), s / 10)
-    borders = np.arange(low, high + 2) - 0.5
+def surface(
+    sigmas: np.ndarray, deltas: np.ndarray, *, ulp: float, low: int, counts: np.ndarray
+) -> np.ndarray:
+    """(S, T) float64 log likelihood of one dimension at (S,) sigmas and (T,) offsets in steps.
+
+    `low` and `counts` are those of `Steps`. With a flat prior it is the joint posterior, unscaled.
+    """
+    return np.array([_log_likelihood(deltas, s, low, counts) for s in sigmas / ulp])
+
+
+def _one(s: float, low: int, n: np.ndarray) -> tuple[float, np.ndarray, np.ndarray, int]:
+    """log evidence, nodes, their log weights, how many of the last stand for a cell's inside."""
+    if s >= WIDE or np.count_nonzero(n) > 1:
+        nodes, weights, inner = *_zoom(s, low, n), 0
+    else:
+        nodes, weights, inner = *_flat(s, low), 1
+    log_weight = np.log(weights) + _log_likelihood(nodes, s, low, n)
+    return float(special.logsumexp(log_weight)), nodes, log_weight, inner
+
+
+def _zoom(s: float, low: int, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes and weights where the likelihood has one summit.
+
+    Many rows fix delta to a small part of s. The likelihood is log-concave, so the stretch that
+    holds it is narrowed down until it is many nodes wide.
+    """
+    ends = low - 0.5 - 9 * s, low + len(n) - 0.5 + 9 * s
+    while True:
+        nodes, step = np.linspace(*ends, FINE, retstep=True)
+        log = _log_likelihood(nodes, s, low, n)
+        held = np.flatnonzero(log > log.max() - 30)
+        if len(held) > FINE // 4:
+            return nodes, np.full(FINE, step)
+        ends = nodes[held[0]] - step, nodes[held[-1]] + step
+
+
+def _flat(s: float, cell: int) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes and weights where all rows sit in one cell: falling at its borders, flat inside."""
+    borders = cell + np.array([-0.5, 0.5])
     near = (borders[:, None] + s * T).ravel()
     weights = np.full(len(near), s * (T[1] - T[0]))
-    inner = np.arange(low, high + 1.0)
-    return np.concatenate([near, inner]), np.concatenate([weights, np.full(len(inner), 1 - 18 * s)])
+    return np.append(near, cell), np.append(weights, 1 - 18 * s)
 
 
-def _one(s: float, low: int, n: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-    """log evidence of one dimension, the nodes, and their posterior log weights."""
-    nodes, weights = _nodes(s, low, low + len(n) - 1)
-    log_weight = np.log(weights)
-    for j in np.flatnonzero(n):
-        log_weight = log_weight + n[j] * _log_cell(low + j - nodes, s)
-    return float(special.logsumexp(log_weight)), nodes, log_weight
+def _log_likelihood(nodes: np.ndarray, s: float, low: int, n: np.ndarray) -> np.ndarray:
+    """log of the product of p_j ** n_j at every node."""
+    return sum(n[j] * _log_cell(low + j - nodes, s) for j in np.flatnonzero(n))
 
 
 def _log_cell(x: np.ndarray, s: float) -> np.ndarray:
@@ -161,12 +190,12 @@ def predict(
     columns, ulps = [], []
     for ulp, low, n, times in zip(data.ulp, data.low, data.counts, data.times, strict=True):
         s = sigma / ulp
-        _, nodes, log_weight = _one(s, int(low), n)
+        _, nodes, log_weight, inner = _one(s, int(low), n)
         p = np.exp(log_weight - special.logsumexp(log_weight))
         pick = rng.choice(len(nodes), times, p=p)
         delta = nodes[pick]
-        if s < WIDE:  # a node inside a cell stands for all of the cell's inside
-            inside = pick >= len(nodes) - len(n)
+        if inner:  # a node inside a cell stands for all of the cell's inside
+            inside = pick >= len(nodes) - inner
             delta = delta + inside * rng.uniform(-0.5 + 9 * s, 0.5 - 9 * s, times)
         moves = np.abs(delta - np.rint(delta)) > 0.5 - 8.4 * s
         for one in delta[moves]:

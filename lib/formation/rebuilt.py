@@ -117,6 +117,18 @@ def fit() -> Borders:
     return Borders(p, direct["sigma"] * stats.norm.isf(p), data, unsure)
 
 
+def further(reach: float, *, rng: np.random.Generator) -> np.ndarray:
+    """(K,) float64 distances of borders up to `reach`: the seven fitted, and what may follow them.
+
+    Assumption: beyond the seventh, borders go on as densely as up to it, at random places (a
+    Poisson process), because in thousands of dimensions offsets are as good as uniform.
+    """
+    known = np.sort(fit().distance)
+    density = len(known) / known[-1]
+    more = rng.poisson(density * max(0.0, reach - known[-1]))
+    return np.concatenate([known, rng.uniform(known[-1], max(reach, known[-1]), more)])
+
+
 def centre(*, rng: np.random.Generator) -> np.ndarray:
     """(2560,) float32 with the seven fitted borders at their distances and the printed norm.
 
