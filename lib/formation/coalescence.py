@@ -145,4 +145,3 @@ def noise_spread(first: float, contraction: np.ndarray, noise: np.ndarray) -> np
     for step, (share, added) in enumerate(zip(contraction, noise, strict=True)):
         power[step + 1] = power[step] * (1 - share) + added
     return np.sqrt(power)
-

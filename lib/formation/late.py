@@ -49,9 +49,7 @@ def distance(
         extra *= run.beta2
         for row in np.flatnonzero(met[t + 1, :, 0]):
             seen = rng.standard_normal((met[t + 1, row, 0], draws)).sum(axis=0)
-            extra[row] += (1 - run.beta2) * (
-                seen * record["hidden"][t] / run.tokens_per_step
-            ) ** 2
+            extra[row] += (1 - run.beta2) * (seen * record["hidden"][t] / run.tokens_per_step) ** 2
         share = np.sqrt(common / (common + extra))
         behind = decay[t] * behind + rate[t] * push[t] * (1 - share)
     return np.sqrt((behind**2).mean(axis=1))

@@ -103,9 +103,9 @@ def make(
     """Train one run and return its record.
 
     `fields` override GROUND (see lib.training.config.Run); rows `live` .. `live + dead - 1` are
-    watched, of which the first `rare` occur in the text (see `stream`), up to step `until` if that is
-    not 0 (which needs a constant learning rate). `tangent_from` > 0: from
-    that step on the linear response of Adam predicts the spread. `second`: after the run all
+    watched, of which the first `rare` occur in the text (see `stream`), up to step `until` if that
+    is not 0 (which needs a constant learning rate). `tangent_from` > 0: from that step on the
+    linear response of Adam predicts the spread. `second`: after the run all
     parameters are cast to bf16 and trained on with these fields changed and a fresh optimiser, as
     an instruct model follows a base model; its arrays carry the prefix "second.".
 
@@ -115,7 +115,7 @@ def make(
     predicted (S,) float64, the tangent's spread (NaN before it starts); rounding_noise (steps,)
     float64, the power that stochastic rounding adds to the squared spread; push (S, dim) float64,
     Adam's mean update of the never seen rows before the learning rate; gradient and hidden (steps,)
-    float64, rms per component of their gradients and of the last hidden states.
+    float64, rms per component of the last watched row's gradient and of the last hidden states.
     """
     run = Run(**{**GROUND, "vocab": live + dead, **fields})
     watched = slice(live, live + dead)
@@ -151,7 +151,7 @@ def record(
     contraction = np.zeros((run.steps, 2))
     noise, gradient, hidden = np.zeros((3, run.steps))
     push = []
-    last = slice(dead.stop - 1, dead.stop)  # the row that is the last to be seen, if any is: never
+    last = slice(dead.stop - 1, dead.stop)  # a row that no text uses, rare ones being the first
     moving = np.zeros(run.steps, dtype=np.int64)
     before = np.empty(0)
 

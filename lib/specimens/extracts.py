@@ -38,9 +38,7 @@ def read(description: Description, extract: Extract) -> Specimen:
     return Specimen(description, source, precision, None, arrays, facts)
 
 
-def cut_unused(
-    whole: Specimen, description: Description, ids: np.ndarray, path: Path
-) -> None:
+def cut_unused(whole: Specimen, description: Description, ids: np.ndarray, path: Path) -> None:
     """Write rows `ids` (n,) of a whole F32 matrix, and the norm of every row, as an extract.
 
     The rows are kept as float16 bit patterns; SpecimenError if that would change a single number.
