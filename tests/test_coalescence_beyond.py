@@ -87,21 +87,21 @@ def test_merged_rows_stay_merged_in_every_arithmetic():
 
 # ---------------------------------------------------------------- late deaths
 def test_a_row_never_met_is_not_behind_and_one_met_lately_is_farther_than_one_met_early():
-    run = Run(**{**runs.GROUND, "vocab": 60, "steps": 800})
+    run = Run(**{**runs.GROUND, "vocab": 60, "steps": 1600})
     record = {
-        "steps": np.array([0, 800]),
+        "steps": np.array([0, 1600]),
         "push": np.ones((2, run.dim)),
-        "gradient": np.full(800, 1e-6),
-        "hidden": np.ones(800),
+        "gradient": np.full(1600, 1e-6),
+        "hidden": np.ones(1600),
     }
-    met = np.zeros((801, 4, 2), dtype=np.int64)
+    met = np.zeros((1601, 4, 2), dtype=np.int64)
     met[100, 1, 0] = met[700, 2, 0] = 1
     met[100:110, 3, 0] = 1
     found = late.distance(run, record, met)
     assert found[0] == 0 and found[2] > found[3] > found[1] > 0
-    ratio = np.log(found[2] / found[1]) / (600 * 0.003)
-    assert 0.5 < ratio < 1.2  # 600 steps of decay between them, less what v still remembers
-    louder = late.distance(run, {**record, "hidden": np.full(800, 10.0)}, met)
+    later = runs.exposure(run)[700] - runs.exposure(run)[100]
+    assert np.isclose(np.log(found[2] / found[1]), later, rtol=0.05)  # long after both: the law
+    louder = late.distance(run, {**record, "hidden": np.full(1600, 10.0)}, met)
     assert (louder[1:] > found[1:]).all()
 
 
