@@ -73,7 +73,7 @@ class Stage:
 
     def exposure(self) -> float:
         """Lambda = -sum ln(1 - lr wd) over the steps."""
-        return float(-np.log1p(-self.rates() * self.decay).sum())
+        return float(abs(np.log1p(-self.rates() * self.decay).sum()))
 
 
 @dataclass(frozen=True)
