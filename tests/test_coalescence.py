@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lib import lattice
-from lib.formation import alone, coalescence, runs
+from lib.formation import alone, coalescence, dosimeter, runs
 from lib.formation.response import Tangent
 from lib.training import loop, model, optim
 from lib.training.config import Run
@@ -74,6 +74,7 @@ def test_decay_below_2_to_the_minus_9_moves_no_normal_number_and_above_it_some()
     exponent = (patterns >> 7) & 0xFF
     normal = patterns[(exponent > 1) & (exponent < 0xFF)]
     value = lattice.value(normal)
+    assert len(normal) == 2 * 253 * 128  # both signs, every mantissa of every exponent
     below = lattice.round_nearest(value * np.float32(1 - 0.99 * 2**-9))
     above = lattice.round_nearest(value * np.float32(1 - 1.02 * 2**-9))
     assert (below == normal).all()
@@ -82,7 +83,9 @@ def test_decay_below_2_to_the_minus_9_moves_no_normal_number_and_above_it_some()
 
 @pytest.mark.parametrize(("beta2", "kept"), [(0.999, True), (0.99, False), (0.95, False)])
 def test_the_second_moment_is_a_ratchet_at_beta2_0_999(beta2, kept):
-    v = torch.arange(0x3800, 0x3880, dtype=torch.int16).view(torch.bfloat16)  # all mantissas
+    """Every positive normal bfloat16 number, all mantissas and all exponents."""
+    v = torch.arange(0x0100, 0x7F80, dtype=torch.int16).view(torch.bfloat16)
+    assert len(v) == (255 - 2) * 128 and bool(torch.isfinite(v).all())
     assert torch.equal(v * beta2, v) == kept
 
 
@@ -135,8 +138,11 @@ def test_last_seen_agrees_with_what_the_loop_was_given(ids):
                 seen[k] = moment.step if met else seen[k]
 
     loop.train(run, ids, observers=[observe])
-    steps, times = runs.last_seen(run, ids, slice(0, 3))
-    assert (steps == seen).all() and (times >= (seen > 0)).all()
+    met = runs.meetings(run, ids, slice(0, 3))
+    steps, times = runs.last_seen(met)
+    assert (steps == seen).all() and (times == met[:, :, 0].sum(0)).all() and times.all()
+    early, _ = runs.last_seen(runs.meetings(run, ids, slice(0, 3), until=5))
+    assert (early <= 5).all() and early.any()
 
 
 def test_demography_counts_what_was_planted():
@@ -155,7 +161,7 @@ def test_the_dosimeter_finds_a_planted_width_below_the_lattice_step():
     values = lattice.value(lattice.round_nearest(rows))
     assert np.median(lattice.ulp(lattice.round_nearest(centre))) > 5 * 2e-6
     unique, counts = np.unique(values, axis=0, return_counts=True)
-    found = coalescence.dose(unique, counts, 4000, draws=200)
+    found = dosimeter.dose(unique, counts, 4000, draws=200)
     assert found.low < 2e-6 < found.high and found.high < 1.3 * found.low
     exposure, low, high = found.exposure(0.02)
     assert low < np.log(0.02 / 2e-6) < high and low < exposure < high
@@ -168,7 +174,7 @@ def test_the_dosimeter_weighs_repeated_rows_like_the_rows_themselves():
     whole = np.repeat(values, counts, axis=0)
     direct = np.abs(whole[:, None] - whole[None]).sum() / (len(whole) * (len(whole) - 1)) / 7
     assert np.isclose(
-        coalescence.dose(values, counts, 7, draws=10).sigma * 2 / np.sqrt(np.pi), direct
+        dosimeter.dose(values, counts, 7, draws=10).sigma * 2 / np.sqrt(np.pi), direct
     )
 
 
@@ -211,3 +217,49 @@ def test_merge_probability_is_one_for_equal_rows_and_falls_with_steps():
     near = coalescence.merge_probability(np.array([1, 0]), 2.0)
     assert np.isclose(near, 1 - np.exp(-2.0))
     assert coalescence.merge_probability(np.array([1, 1]), 2.0) < near
+
+
+def test_one_text_follows_another_as_if_the_run_had_not_stopped(ids):
+    run = Run(**{**SMALL, "steps": 12})
+    whole, _ = runs.record(run, ids, WATCHED, snapshots=3)
+    same, _ = runs.record(run, ids, WATCHED, snapshots=3, later=(5, ids))
+    other, _ = runs.record(run, ids, WATCHED, snapshots=3, later=(5, ids[::-1].copy()))
+    for name in ("rows", "losses", "push", "gradient", "hidden", "exposure"):
+        assert np.array_equal(whole[name], same[name]), name
+    assert not np.array_equal(whole["rows"][-1], other["rows"][-1])
+
+
+def test_rare_tokens_stand_where_they_are_wanted(monkeypatch):
+    runs.stream.cache_clear()
+    ids = runs.stream(60, 30_000, 6, (1, 10))
+    counts = np.bincount(ids, minlength=66)[60:]
+    assert counts.tolist() == [1, 1, 1, 10, 10, 10]
+
+
+def test_the_push_holds_the_centroid_that_the_run_reaches():
+    """With steady updates the rows come to rest at minus the push over the decay."""
+    ids = np.random.default_rng(7).integers(0, LIVE, 4000)
+    found, _ = runs.record(Run(**{**SMALL, "steps": 400, "lr": 4e-3}), ids, WATCHED, snapshots=8)
+    centre, push = found["rows"][-1].astype(float).mean(0), found["push"][-1]
+    assert centre @ -push / np.linalg.norm(centre) / np.linalg.norm(push) > 0.95
+    assert np.linalg.norm(centre) < np.sqrt(SMALL["dim"]) / SMALL["weight_decay"]
+
+
+def test_predicted_counts_are_those_of_snowballs():
+    rng = np.random.default_rng(3)
+    centre = rng.normal(0, 0.01, 40).astype(np.float32)
+    clouds = centre + 2e-5 * rng.standard_normal((60, 50, 40)).astype(np.float32)
+    seen = coalescence.census(clouds.astype(np.float32))
+    band = coalescence.predicted(clouds[:1], np.array([2e-5]), trials=400)
+    for name in coalescence.COUNTS:
+        low, _, high = band[name][0]
+        inside = ((seen[name] >= low) & (seen[name] <= high)).mean()
+        assert inside > 0.8, (name, inside, band[name])
+
+
+def test_rows_after_a_cast_shrink_round_the_new_centre():
+    rng = np.random.default_rng(5)
+    rows, centre = rng.normal(size=(9, 4)), rng.normal(size=4)
+    found = coalescence.shrunk(rows, centre, 1.5)
+    assert np.allclose(found.mean(0), centre)
+    assert np.isclose(coalescence.spread(found) / coalescence.spread(rows), np.exp(-1.5))

@@ -9,7 +9,7 @@ snowball of scale sigma_0 exp(-Lambda_t) round the centroid, whose census is kno
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special, stats
 
 from lib import lattice
 from lib.formation import exact
@@ -54,23 +54,61 @@ def demography(rows: np.ndarray) -> Demography:
     )
 
 
-def predicted_unique(
+COUNTS = ("unique", "holes", "largest", "varying", "linf")  # what a census counts
+
+
+def predicted(
     rows: np.ndarray, sigma: np.ndarray, *, trials: int = 200, seed: int = 42
-) -> np.ndarray:
-    """Quantiles 5, 50, 95 % of the distinct rows of a snowball at each snapshot: (S, 3) float64.
+) -> dict[str, np.ndarray]:
+    """Quantiles 5, 50, 95 % of each of COUNTS in a snowball at each snapshot: name -> (S, 3).
 
     `rows` (S, N, D) give only the centroid and the number of rows; `sigma` (S,) is the predicted
     standard deviation per dimension.
     """
-    table = np.empty((len(rows), 3))
+    table = {name: np.empty((len(rows), 3)) for name in COUNTS}
     for snapshot, scale in enumerate(sigma):
         centre = rows[snapshot].astype(np.float64).mean(axis=0).astype(np.float32)
         found = exact.simulate(
-            centre, scale=float(scale), rows=rows.shape[1], trials=trials, seed=seed,
-            varying=False, workers=1,
-        )  # fmt: skip
-        table[snapshot] = np.quantile(found.unique, (0.05, 0.5, 0.95))
+            centre, scale=float(scale), rows=rows.shape[1], trials=trials, seed=seed, workers=1
+        )
+        for name in COUNTS[:-1]:
+            table[name][snapshot] = np.quantile(getattr(found, name), (0.05, 0.5, 0.95))
+        farthest = extent(centre, float(scale), rows.shape[1], trials, seed)
+        table["linf"][snapshot] = np.quantile(farthest, (0.05, 0.5, 0.95))
     return table
+
+
+def extent(centre: np.ndarray, scale: float, rows: int, trials: int, seed: int) -> np.ndarray:
+    """Largest range in any dimension, in lattice steps, of Gaussian snowballs: (trials,) int64.
+
+    Only the lowest and the highest of `rows` values matter in each dimension; both are drawn from
+    their own distributions (of the minimum and the maximum, taken as independent).
+    """
+    rng = np.random.default_rng(seed)
+    u = rng.random((2, trials, len(centre)))
+    highest = special.ndtri(u[0] ** (1 / rows)) * scale
+    lowest = -special.ndtri(u[1] ** (1 / rows)) * scale
+    ends = (lattice.round_nearest((centre + z).astype(np.float32)) for z in (lowest, highest))
+    low, high = (lattice.ordinal(bits).astype(np.int64) for bits in ends)
+    return (high - low).max(axis=1)
+
+
+def census(rows: np.ndarray) -> dict[str, np.ndarray]:
+    """The same counts of recorded rows (S, N, D): name of COUNTS -> (S,) int64."""
+    found = [demography(now) for now in rows]
+    return {
+        name: np.array([d.populations[0] if name == "largest" else getattr(d, name) for d in found])
+        for name in COUNTS
+    }
+
+
+def shrunk(cast: np.ndarray, centre: np.ndarray, exposure: float) -> np.ndarray:
+    """Rows that the law predicts after a cast: (N, D) float64.
+
+    `cast` (N, D) are the rows as cast; `centre` (D,) is where their centroid has gone since.
+    """
+    mean = cast.astype(np.float64).mean(axis=0)
+    return centre + (cast - mean) * np.exp(-exposure)
 
 
 def slope(exposure: np.ndarray, width: np.ndarray) -> float:
@@ -107,45 +145,3 @@ def noise_spread(first: float, contraction: np.ndarray, noise: np.ndarray) -> np
     for step, (share, added) in enumerate(zip(contraction, noise, strict=True)):
         power[step + 1] = power[step] * (1 - share) + added
     return np.sqrt(power)
-
-
-@dataclass(frozen=True)
-class Dose:
-    """What a dead cluster says of its exposure."""
-
-    sigma: float  # standard deviation per dimension before rounding
-    low: float  # 90 % interval of sigma, from resampling the dimensions
-    high: float
-
-    def exposure(self, initial: float) -> tuple[float, float, float]:
-        """Lambda = ln(initial / sigma) with its interval, low and high; inf where sigma is 0."""
-        with np.errstate(divide="ignore"):
-            found = np.log(initial / np.array([self.sigma, self.high, self.low]))
-        return tuple(float(x) for x in found)
-
-
-def dose(
-    values: np.ndarray, weights: np.ndarray, dims: int, *, draws: int = 2000, seed: int = 42
-) -> Dose:
-    """Width of the cloud behind rounded rows: values (H, K) float, weights (H,) rows per value row.
-
-    For two numbers x, y and a lattice whose borders lie anywhere with equal chance, the mean of
-    |round(x) - round(y)| is |x - y|, however coarse the lattice. So the mean absolute difference of
-    rounded rows, over pairs and dimensions, estimates that of the unrounded ones, which is
-    2 sigma / sqrt(pi) for a Gaussian cloud. `dims` counts all dimensions, those included in which
-    all rows agree and which `values` leaves out. The interval resamples dimensions.
-    """
-    values = np.asarray(values, dtype=np.float64)
-    weights = np.asarray(weights, dtype=np.float64)
-    total = weights.sum()
-    per_dimension = np.zeros(dims)
-    for k in range(values.shape[1]):
-        order = np.argsort(values[:, k])
-        below = np.cumsum(weights[order])[:-1]
-        gaps = np.diff(values[order, k])
-        per_dimension[k] = 2 * (gaps * below * (total - below)).sum() / (total * (total - 1))
-    rng = np.random.default_rng(seed)
-    means = np.array([rng.choice(per_dimension, dims).mean() for _ in range(draws)])
-    scale = np.sqrt(np.pi) / 2
-    low, high = np.quantile(means, (0.05, 0.95)) * scale
-    return Dose(float(per_dimension.mean() * scale), float(low), float(high))

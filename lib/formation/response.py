@@ -36,11 +36,12 @@ class Tangent:
     def _follow(self, moment) -> None:
         c = optim.coefficients(self.run, moment.step)
         h = moment.h.reshape(-1, self.run.dim).double()
-        W = moment.before["W"].double()
-        centre = W[self.dead].mean(0)
-        p = torch.exp(h @ centre - torch.logsumexp(h @ W.T, dim=1)) / len(h)
+        W = moment.before["W"]
+        centre = W[self.dead].double().mean(0)
+        total = torch.logsumexp(moment.h.reshape(-1, self.run.dim).float() @ W.float().T, dim=1)
+        p = torch.exp(h @ centre - total.double()) / len(h)
         gradient = p @ h
-        change = ((self.d @ h.T) * p) @ h  # (N, D): dg of every row
+        change = self.d @ ((h.T * p) @ h)  # (N, D): dg of every row, through sum_t p_t h_t h_t^T
         self.dm = c.beta1 * self.dm + (1 - c.beta1) * change
         self.dv = c.beta2 * self.dv + (1 - c.beta2) * 2 * gradient * change
         m = moment.exp_avg["W"][self.dead].double().mean(0)

@@ -7,7 +7,7 @@ holes, populations, lattice steps) is asked of the same record.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -40,42 +40,51 @@ GROUND = {
 
 @lru_cache(maxsize=4)
 def stream(
-    live: int, characters: int, rare: int = 0, copies: int = 1, seed: int = 42
+    live: int,
+    characters: int,
+    rare: int = 0,
+    copies: tuple[int, ...] = (1,),
+    seed: int = 42,
 ) -> np.ndarray:
     """English text as ids below `live`: (tokens,) int64.
 
-    With `rare` > 0, ids `live` .. `live + rare - 1` replace tokens at `copies` random places each:
-    nearly dead tokens.
+    With `rare` > 0, ids `live` .. `live + rare - 1` replace tokens at random places, nearly dead
+    tokens: the first of equal shares of them at copies[0] places each, the next at copies[1], ...
     """
     text = corpus.english(characters)
     tokenizer = bpe.train(text, live, level="character")
     ids = np.asarray(bpe.encode(tokenizer, text)).astype(np.int64)
     if rare:
         rng = np.random.default_rng(seed)
-        places = rng.choice(len(ids) - 1, rare * copies, replace=False)
-        ids[places] = np.repeat(np.arange(live, live + rare), copies)
+        each = np.repeat(copies, -(-rare // len(copies)))[:rare]
+        places = rng.choice(len(ids) - 1, each.sum(), replace=False)
+        ids[places] = np.repeat(np.arange(live, live + rare), each)
     ids.flags.writeable = False
     return ids
 
 
-def last_seen(run: Run, ids: np.ndarray, wanted: slice) -> tuple[np.ndarray, np.ndarray]:
-    """When each id of `wanted` was last read or wanted, (n,) int64 steps (0: never), and how often
-    it was a target, (n,).
+def meetings(run: Run, ids: np.ndarray, wanted: slice, until: int = 0) -> np.ndarray:
+    """How often each id of `wanted` was a target or an input at each step: (steps + 1, n, 2) int64.
 
     Batches are drawn anew from the run's seed, so nothing has to be recorded while it trains.
+    `until` > 0: after that step the text had none of them.
     """
-    step_seen = np.zeros(wanted.stop - wanted.start, dtype=np.int64)
-    times = np.zeros_like(step_seen)
-    for step in range(1, run.steps + 1):
-        inputs, targets = (
-            part.numpy().ravel() - wanted.start for part in loop.batch(ids, run, step)
-        )
-        n = len(times)
-        hits = targets[(targets >= 0) & (targets < n)]
-        np.add.at(times, hits, 1)
-        step_seen[hits] = step
-        step_seen[inputs[(inputs >= 0) & (inputs < n)]] = step  # tied rows move as inputs too
-    return step_seen, times
+    met = np.zeros((run.steps + 1, wanted.stop - wanted.start, 2), dtype=np.int64)
+    for step in range(1, (until or run.steps) + 1):
+        inputs, targets = (part.numpy().ravel() for part in loop.batch(ids, run, step))
+        for kind, seen in enumerate((targets, inputs)):
+            hits = seen[(seen >= wanted.start) & (seen < wanted.stop)] - wanted.start
+            np.add.at(met[step, :, kind], hits, 1)
+    return met
+
+
+def last_seen(met: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """When each id was last read or wanted, (n,) int64 steps (0: never), and how often it was a
+    target, (n,). `met` as from `meetings`; tied rows move as inputs too.
+    """
+    seen = met.sum(axis=2) > 0
+    steps = np.where(seen.any(axis=0), len(met) - 1 - seen[::-1].argmax(axis=0), 0)
+    return steps, met[:, :, 0].sum(axis=0)
 
 
 def make(
@@ -86,15 +95,17 @@ def make(
     snapshots: int,
     tangent_from: int = 0,
     rare: int = 0,
-    copies: int = 1,
+    copies: Sequence[int] = (1,),
+    until: int = 0,
     second: Mapping[str, Any] | None = None,
     **fields: Any,
 ) -> dict[str, np.ndarray]:
     """Train one run and return its record.
 
     `fields` override GROUND (see lib.training.config.Run); rows `live` .. `live + dead - 1` are
-    watched, of which the first `rare` occur `copies` times in the text. `tangent_from` > 0: from
-    that step on the linear response of Adam predicts the spread. `second`: after the run all
+    watched, of which the first `rare` occur in the text (see `stream`), up to step `until` if that
+    is not 0 (which needs a constant learning rate). `tangent_from` > 0: from that step on the
+    linear response of Adam predicts the spread. `second`: after the run all
     parameters are cast to bf16 and trained on with these fields changed and a fresh optimiser, as
     an instruct model follows a base model; its arrays carry the prefix "second.".
 
@@ -102,18 +113,21 @@ def make(
     -ln(1 - lr_s wd); live_norm (S,) the median; live_centroid (S, dim); losses (steps,) float32;
     contraction (steps, 2) float64, the shares of the squared spread that decay and update took;
     predicted (S,) float64, the tangent's spread (NaN before it starts); rounding_noise (steps,)
-    float64, the power that stochastic rounding adds to the squared spread.
+    float64, the power that stochastic rounding adds to the squared spread; push (S, dim) float64,
+    Adam's mean update of the never seen rows before the learning rate; gradient and hidden (steps,)
+    float64, rms per component of the last watched row's gradient and of the last hidden states.
     """
     run = Run(**{**GROUND, "vocab": live + dead, **fields})
     watched = slice(live, live + dead)
-    ids = stream(live, characters, rare, copies, run.seed)
-    arrays, state = record(run, ids, watched, snapshots, tangent_from)
+    ids = stream(live, characters, rare, tuple(copies), run.seed)
+    after = stream(live, characters) if until else None
+    arrays, state = record(run, ids, watched, snapshots, tangent_from, later=(until, after))
     if second is None:
         return arrays
     exported = optim.finest(state).bfloat16().float()
     run = run.replace(**second)
-    later, _ = record(run, ids, watched, snapshots, first=exported)
-    return arrays | {f"second.{name}": array for name, array in later.items()}
+    again, _ = record(run, ids, watched, snapshots, first=exported)
+    return arrays | {f"second.{name}": array for name, array in again.items()}
 
 
 def record(
@@ -123,17 +137,21 @@ def record(
     snapshots: int,
     tangent_from: int = 0,
     first: torch.Tensor | None = None,
+    later: tuple[int, np.ndarray | None] = (0, None),
 ) -> tuple[dict[str, np.ndarray], optim.State]:
     """Train `run` on `ids`, watch rows `dead`; arrays as in `make`, and the last state.
 
-    `first` (parameters,) float32 are initial parameters in place of the run's own.
+    `first` (parameters,) float32 are initial parameters in place of the run's own. `later` = (step,
+    ids): after that step the text is another one.
     """
     keep = np.unique(np.linspace(0, run.steps, snapshots + 1).round().astype(int))
     rows, live_norm, live_centroid = [], [], []
     tangent = Tangent(run, dead, tangent_from) if tangent_from else None
     predicted = np.full(len(keep), np.nan)
     contraction = np.zeros((run.steps, 2))
-    noise = np.zeros(run.steps)
+    noise, gradient, hidden = np.zeros((3, run.steps))
+    push = []
+    last = slice(dead.stop - 1, dead.stop)  # a row that no text uses, rare ones being the first
     moving = np.zeros(run.steps, dtype=np.int64)
     before = np.empty(0)
 
@@ -146,6 +164,8 @@ def record(
             decay = 1 - moment.lr * run.weight_decay
             contraction[moment.step - 1] = split_contraction(before, now, decay)
             moving[moment.step - 1] = _moved(moment, dead)
+            gradient[moment.step - 1] = moment.grads["W"][last].float().square().mean().sqrt()
+            hidden[moment.step - 1] = moment.h.square().mean().sqrt()
             if run.rounding == Rounding.STOCHASTIC:
                 noise[moment.step - 1] = rounding_noise(moment, dead)
         before = now
@@ -155,10 +175,15 @@ def record(
             rows.append(now.astype(np.float32))
             live_norm.append(live.norm(dim=1).median().item())
             live_centroid.append(live.mean(0).numpy())
+            push.append(_push(moment, dead))
             if tangent is not None:
                 predicted[where] = tangent.spread()
 
     resume = None if first is None else (optim.start(run, first), None)
+    until, after = later
+    if after is not None:  # the same run in two pieces: the second goes on with the other text
+        piece = loop.train(run.replace(steps=until), ids, observers=[observe], resume=resume)
+        resume, ids = (piece.state, piece.losses), after
     outcome = loop.train(run, ids, observers=[observe], resume=resume, label="coalescence")
     arrays = {
         "steps": keep,
@@ -171,6 +196,9 @@ def record(
         "predicted": predicted,
         "rounding_noise": noise,
         "moving": moving,
+        "push": np.stack(push),
+        "gradient": gradient,
+        "hidden": hidden,
     }
     return arrays, outcome.state
 
@@ -208,6 +236,16 @@ def rounding_noise(moment: loop.Moment, dead: slice) -> float:
     ulp = lattice.ulp(before.bfloat16())
     f = torch.frac(((wanted - before) / ulp).abs())
     return float((ulp**2 * f * (1 - f)).sum(1).mean())
+
+
+def _push(moment: loop.Moment, dead: slice) -> np.ndarray:
+    """Mean over watched rows of Adam's update without the learning rate, (dim,) float64."""
+    if not moment.step:
+        return np.zeros(moment.run.dim)
+    c = optim.coefficients(moment.run, moment.step)
+    m, v = (named["W"][dead].double() for named in (moment.exp_avg, moment.exp_avg_sq))
+    update = m / (1 - c.beta1**moment.step) / (v.sqrt() / c.correction + c.eps)
+    return update.median(0).values.numpy()
 
 
 def _moved(moment: loop.Moment, dead: slice) -> int:

