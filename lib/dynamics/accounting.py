@@ -125,7 +125,7 @@ class Replay:
     exact: float  # share of components whose predicted pattern is the filmed one
     moments: float  # the same for both moments
     error: float  # largest |predicted - filmed| weight, the prediction not rounded when stored
-    half_ulp: float  # largest of that error in units of half a ULP: at most 1 if only rounding
+    half_ulp: float  # the same in units of half a ULP: at most 1 if only the last rounding counts
 
 
 def replay(path: Path, rows: np.ndarray, run: Run, steps: Sequence[int]) -> Replay:

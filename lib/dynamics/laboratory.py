@@ -150,16 +150,25 @@ def seeds_of(s: Settings, label: str) -> range:
     return range(s["seeds"] if FACTORS[label][2] else 1)
 
 
-def winter_arms(s: Settings) -> dict[str, dict[str, Any]]:
-    """Label -> arm: what decay, precision, learning rate, beta2 and the start do to freezing.
-
-    The eight arms of FACTORS cross weights, moments and beta2; "long" is the first of them again,
-    followed for `long` times as many steps.
-    """
-    base = FLANNEL.replace(
+def winter_base(s: Settings) -> Run:
+    """The run that every winter is a change of: pure bf16, in a small world."""
+    return FLANNEL.replace(
         vocab=s["vocab"], layers=s["layers"], seq=s["seq"], batch=s["batch"], steps=s["steps"],
         lr=s["lr"], seed=s["seed"],
     )  # fmt: skip
+
+
+def long_winter(s: Settings) -> dict[str, dict[str, Any]]:
+    """The base for `long` times as many steps."""
+    return {"long": {"run": winter_base(s).replace(steps=s["long"] * s["steps"])}}
+
+
+def winter_arms(s: Settings) -> dict[str, dict[str, Any]]:
+    """Label -> arm: what decay, precision, learning rate, beta2 and the start do to freezing.
+
+    The eight arms of FACTORS cross weights, moments and beta2.
+    """
+    base = winter_base(s)
     decay = {"weight_decay": s["weight_decay"]}
     changes: dict[str, dict[str, Any]] = {}
     for label, (coarse, rounded, slow) in FACTORS.items():
@@ -177,7 +186,6 @@ def winter_arms(s: Settings) -> dict[str, dict[str, Any]]:
         "lr / 3": {"lr": s["lr"] / 3},
         "lr x 3": {"lr": s["lr"] * 3},
         "N(0, 1)": {"init_std": 1.0},
-        "long": {"steps": s["long"] * s["steps"]},
     }
     return {label: {"run": base.replace(**change)} for label, change in changes.items()}
 
