@@ -77,12 +77,12 @@ class Description:
     note: str = ""
 
 
-# Rows, widths, dtypes and ties were compared with public copies of the models' config.json
-# (Qwen3-4B-Instruct-2507, Qwen3-0.6B, Qwen2-7B-Instruct, Qwen2.5-0.5B, Llama-3.2-3B, Gemma 3 4B)
-# and of module listings (Qwen2-7B-Instruct: lm_head of its own); Gemma's tensor name with loaders
-# of its checkpoint. Qwen1.5-4B-Chat: its public count of 3.95e9 parameters fits two matrices, not
-# one. Whisper-base and all-MiniLM-L6-v2: the bytes themselves. The rest stands as the model cards
-# say. `fetch` holds the file's own header to every one of them before a byte is read.
+# What was compared with what. Whole copies of the models' config.json: Qwen3-4B-Instruct-2507,
+# Qwen2-7B-Instruct (and a module listing: lm_head of its own), Llama-3.2-3B. At second hand, by
+# excerpts, ports and loaders of the checkpoints: Gemma 3 4B, Qwen3-0.6B, Qwen2.5-0.5B.
+# Qwen1.5-4B-Chat: its public count of 3.95e9 parameters fits two matrices, not one. Whisper-base
+# and all-MiniLM-L6-v2: the bytes themselves. Not compared: Qwen3-4B-Base, Qwen2.5-3B, the Coder,
+# GPT-2. `fetch` holds the file's own header to every one of them before a byte is read.
 EMBED = "model.embed_tokens.weight"
 HEAD = "lm_head.weight"
 
