@@ -10,6 +10,7 @@ from lib.book.check.project import Cell, Page, Project
 from lib.book.check.prose import COMMENT, blank, line_at
 
 ALMOST = re.compile(r"`\{python\}`|`\{python\}[^ \t`][^`]*`|`\{(?!python\})\w+\}[ \t][^`]*`")
+TOUCHING = re.compile(r"`\{python\} [^`]+``\{python\}")
 NOT_FILLED = (
     (re.compile(r"^#{1,6}\s.*`\{python\}.*$", re.MULTILINE), "a heading"),
     (re.compile(r"\[[^\]\n]*`\{python\}[^\]\n]*\]\("), "a link's text"),
@@ -61,6 +62,14 @@ def _expressions(page: Page) -> Iterator[Finding]:
                 f"{name} is defined {where}",
                 "define it in a cell above the text",
             )
+    for match in TOUCHING.finditer(text):
+        yield Finding(
+            page.file,
+            line_at(text, match.start()),
+            "inline/form",
+            f"{match.group(0)}: two inline expressions touch, and two backticks open a code span",
+            "put a blank between them",
+        )
     for match in ALMOST.finditer(text):
         yield Finding(
             page.file,
