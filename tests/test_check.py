@@ -284,7 +284,7 @@ VIOLATIONS = [
     ("inline/defined", LOOK_FILE, "gone_str", text("It is `{python} gone_str`.")),
     ("inline/defined", LOOK_FILE, "See `", look("See @eq", "See `{python} value_str` @eq")),
     ("inline/form", LOOK_FILE, "{python}value_str", text("It is `{python}value_str`.")),
-    ("inline/form", LOOK_FILE, "``{python}", text("It is `{python} value_str``{python} value_str`.")),
+    ("inline/form", LOOK_FILE, "_str``{python}", text("It is `{python} value_str``{python} value_str`.")),
     ("inline/place", LOOK_FILE, "## So", look("## What we learnt", "## What we learnt\n\n## So `{python} value_str`")),
     ("inline/place", LOOK_FILE, "fig-look", look("What was made.", "What `{python} value_str` made.")),
     ("inline/place", LOOK_FILE, "[`{python}", text("See [`{python} value_str`](../../README.md).")),
