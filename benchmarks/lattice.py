@@ -83,7 +83,6 @@ def mover(read: int, written: int) -> Callable[[], np.ndarray]:
 
 
 def main() -> None:
-    torch.set_num_threads(1)
     rng = np.random.default_rng(42)
     f = rng.normal(size=(ROWS, DIM)).astype(np.float32)
     u, v = lattice.round_nearest(f), lattice.round_nearest(f[::-1])

@@ -7,6 +7,7 @@ with unsigned types in torch), float32 patterns int32. `apply` hands out the blo
 """
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ FLOAT32_INFINITY = 0x7F800000
 # u +- 1: at the zero that is stepped away from, at the end of the line, and at NaNs
 SPECIAL = 0xFF00
 CACHE = 3 << 18  # bytes of inputs, scratch and output worked on at a time: fits the second cache
+WORTH_THREADS = 1 << 20  # elements from which on threads gain more than they cost
 
 # ULP by exponent field: 2^(E-134), 2^-133 for E = 0 (as for E = 1); none at infinity and NaN
 ULP_BY_EXPONENT = np.ldexp(np.float32(1), np.maximum(np.arange(256), 1) - (BIAS + MANTISSA_BITS))
@@ -168,8 +170,20 @@ def norms(displacement: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     """(..., D) integers below 2^53 / D -> L1, L2, Linf (...), float64; the first and last exact."""
     rows = displacement.reshape(-1, displacement.shape[-1])
     parts = np.empty((3, len(rows)))
+    count = torch.get_num_threads() if rows.size >= WORTH_THREADS else 1
+    height = max(1, -(-len(rows) // count))
+    pieces = [slice(start, start + height) for start in range(0, len(rows), height)]
+    with ThreadPoolExecutor(count) as pool:
+        for done in [pool.submit(_norms, rows[piece], parts[:, piece]) for piece in pieces]:
+            done.result()
+    l1, l2, linf = parts.reshape(3, *displacement.shape[:-1])
+    return l1, l2, linf
+
+
+def _norms(rows: np.ndarray, parts: np.ndarray) -> None:
+    """The norms of rows (n, D) into parts (3, n), a block that fits the cache at a time."""
     height = max(1, CACHE // 16 // max(1, rows.shape[1]))
-    spare = np.empty((height, rows.shape[1]))
+    spare = np.empty((min(height, len(rows)), rows.shape[1]))
     for start in range(0, len(rows), height):
         part = slice(start, min(start + height, len(rows)))
         size = spare[: part.stop - start]
@@ -177,17 +191,20 @@ def norms(displacement: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]
         np.sqrt(np.einsum("ij,ij->i", size, size), out=parts[1, part])
         np.abs(size, out=size).sum(axis=1, out=parts[0, part])
         size.max(axis=1, out=parts[2, part])
-    l1, l2, linf = parts.reshape(3, *displacement.shape[:-1])
-    return l1, l2, linf
 
 
 def apply(
-    kernel: Callable[..., None], *arrays: Array, out: str, scratch: Sequence[str] = ()
+    kernel: Callable[..., None],
+    *arrays: Array,
+    out: str,
+    scratch: Sequence[str] = (),
+    in_order: bool = False,
 ) -> Array:
     """kernel over broadcast arrays -> an array of dtype `out` in their common shape.
 
     Arrays and tensors in main memory, of any strides, are worked on as NumPy arrays where they
-    lie, block by block; those on an accelerator by torch itself, in one go.
+    lie, block by block, large ones by as many threads as torch may use; those on an accelerator by
+    torch itself, in one go. `in_order` keeps one thread, for a kernel that draws as it goes.
     """
     stored = "int16" if out == "uint16" else out
     device = accelerator(*arrays)
@@ -201,14 +218,39 @@ def apply(
             kernel(torch, answer, *arrays, *spare)
         return view(answer, out)
     if any(map(is_torch, arrays)):
-        return torch.from_numpy(apply(kernel, *map(np.asarray, arrays), out=out, scratch=scratch))
-    element = sum(np.dtype(d).itemsize for d in (stored, *scratch, *(a.dtype for a in arrays)))
+        given = {"out": out, "scratch": scratch, "in_order": in_order}
+        return torch.from_numpy(apply(kernel, *map(np.asarray, arrays), **given))
+    shape = np.broadcast_shapes(*(a.shape for a in arrays))
+    answer = np.empty(shape, stored)
+    parts = [[*arrays, answer]] if in_order else _parts(arrays, answer)
+    if len(parts) == 1:
+        _run(kernel, parts[0], scratch)
+    else:  # NumPy lets go of the interpreter inside each pass
+        with ThreadPoolExecutor(len(parts)) as pool:
+            for done in [pool.submit(_run, kernel, part, scratch) for part in parts]:
+                done.result()
+    return answer.view(out)
+
+
+def _parts(arrays: Sequence[np.ndarray], answer: np.ndarray) -> list[list[np.ndarray]]:
+    """[inputs..., answer] cut into as many pieces as torch may use threads, if it is worth it."""
+    alike = all(a.shape == answer.shape and a.flags.c_contiguous for a in arrays)
+    count = torch.get_num_threads() if alike and answer.size >= WORTH_THREADS else 1
+    if count == 1:
+        return [[*arrays, answer]]
+    size = -(-answer.size // count) + 1023 & ~1023
+    flat = [a.reshape(-1) for a in (*arrays, answer)]
+    return [[a[start : start + size] for a in flat] for start in range(0, answer.size, size)]
+
+
+def _run(kernel: Callable[..., None], operands: list[np.ndarray], scratch: Sequence[str]) -> None:
+    """kernel over [inputs..., answer], a block that fits the cache at a time."""
+    element = sum(np.dtype(d).itemsize for d in (*scratch, *(a.dtype for a in operands)))
     block = CACHE // element & ~1023  # whole words of random bits, whole vectors
     iterator = np.nditer(
-        [*arrays, None],
+        operands,
         flags=["external_loop", "buffered", "zerosize_ok"],
-        op_flags=[["readonly"]] * len(arrays) + [["writeonly", "allocate"]],
-        op_dtypes=[a.dtype for a in arrays] + [np.dtype(stored)],
+        op_flags=[["readonly"]] * (len(operands) - 1) + [["writeonly"]],
         order="C",
         buffersize=block,
     )
@@ -217,7 +259,6 @@ def apply(
         for *blocks, result in iterator:
             if result.size:
                 kernel(np, result, *blocks, *(s[: result.size] for s in spare))
-        return iterator.operands[-1].view(out)
 
 
 def accelerator(*arrays: Array) -> torch.device | None:

@@ -183,7 +183,7 @@ def round_stochastic(x: Array, *, rng: np.random.Generator | torch.Generator) ->
         def kernel(xp: object, out: Array, f: Array, wide: Array) -> None:
             kernels.stochastic(xp, out, f, draw(f.size), wide)
 
-        return apply(kernel, pattern, out="uint16", scratch=("int32",))
+        return apply(kernel, pattern, out="uint16", scratch=("int32",), in_order=True)
     shape = tuple(pattern.shape)
     if isinstance(rng, np.random.Generator):
         dust = _dust(rng)(math.prod(shape)).reshape(shape).astype(np.int32)

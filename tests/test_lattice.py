@@ -336,3 +336,28 @@ def test_norms_take_blocks_of_rows():
         same_bits(l1, size.sum(-1))
         same_bits(linf, size.max(-1))
         same_bits(l2, np.sqrt((size**2).sum(-1)))
+
+
+def test_many_threads_give_the_same_bits(monkeypatch):
+    u = np.tile(ALL[FINITE], 3)[:-5]  # no multiple of the threads
+    v = np.random.default_rng(42).permutation(u)
+    f = lattice.value(u)
+
+    def everything() -> list[np.ndarray]:
+        moved = lattice.steps(u, v)
+        return [
+            lattice.ordinal(u),
+            lattice.ulp(u),
+            lattice.neighbour_up(u),
+            moved,
+            lattice.historical_displacement(u, v),
+            lattice.value(torch.from_numpy(u)).numpy(),
+            lattice.round_stochastic(f, rng=np.random.default_rng(1)),
+            *lattice.norms(moved[: len(moved) // 7 * 7].reshape(-1, 7)),
+        ]
+
+    alone = everything()
+    monkeypatch.setattr(kernels, "WORTH_THREADS", 1)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    for one, many in zip(alone, everything(), strict=True):
+        np.testing.assert_array_equal(one, many)
