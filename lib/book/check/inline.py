@@ -11,6 +11,14 @@ from lib.book.check.prose import COMMENT, blank, line_at
 
 ALMOST = re.compile(r"`\{python\}`|`\{python\}[^ \t`][^`]*`|`\{(?!python\})\w+\}[ \t][^`]*`")
 TOUCHING = re.compile(r"`\{python\} [^`]+``\{python\}")
+FORMS = (  # what is malformed, why, and the mend
+    (TOUCHING, "opens a code span: two inline expressions touch", "put a blank between them"),
+    (
+        ALMOST,
+        "is no inline expression",
+        "write a backtick, {python}, one blank, a name and a backtick",
+    ),
+)
 NOT_FILLED = (
     (re.compile(r"^#{1,6}\s.*`\{python\}.*$", re.MULTILINE), "a heading"),
     (re.compile(r"\[[^\]\n]*`\{python\}[^\]\n]*\]\("), "a link's text"),
@@ -62,22 +70,10 @@ def _expressions(page: Page) -> Iterator[Finding]:
                 f"{name} is defined {where}",
                 "define it in a cell above the text",
             )
-    for match in TOUCHING.finditer(text):
-        yield Finding(
-            page.file,
-            line_at(text, match.start()),
-            "inline/form",
-            f"{match.group(0)}: two inline expressions touch, and two backticks open a code span",
-            "put a blank between them",
-        )
-    for match in ALMOST.finditer(text):
-        yield Finding(
-            page.file,
-            line_at(text, match.start()),
-            "inline/form",
-            f"{match.group(0)} is no inline expression",
-            "write a backtick, {python}, one blank, a name and a backtick",
-        )
+    for pattern, why, mend in FORMS:
+        for match in pattern.finditer(text):
+            message = f"{match.group(0)} {why}"
+            yield Finding(page.file, line_at(text, match.start()), "inline/form", message, mend)
 
 
 def _is_name(node: ast.AST) -> bool:
