@@ -3,7 +3,8 @@
 A kernel is `kernel(xp, out, *inputs, *scratch)`: it writes its answer into `out`, may use the
 scratch arrays, and calls only what NumPy and torch spell alike (`xp` is one of the two), so that
 one text serves main memory and accelerators. Patterns are int16 (arithmetic shifts, no surprises
-with unsigned types in torch), float32 patterns int32. `apply` hands out the blocks.
+with unsigned types in torch), float32 patterns int32. `apply` hands out the blocks. A kernel that
+needs many passes has a twin in `lib.compiled`, which main memory uses instead.
 """
 
 from collections.abc import Callable, Sequence
@@ -165,32 +166,43 @@ def stochastic(xp: Any, out: Array, f: Array, dust: Array, wide: Array) -> None:
         out[(f & 0x7FFFFFFF) > FLOAT32_INFINITY] = QUIET_NAN
 
 
+TWINS = (ulp, ordinal, unfold, up, down, steps, historical, stochastic)
+
+
 # ---------------------------------------------------------------- blocks
 def norms(displacement: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(..., D) integers below 2^53 / D -> L1, L2, Linf (...), float64; the first and last exact."""
+    from lib import compiled
+
     rows = displacement.reshape(-1, displacement.shape[-1])
     parts = np.empty((3, len(rows)))
     count = torch.get_num_threads() if rows.size >= WORTH_THREADS else 1
     height = max(1, -(-len(rows) // count))
-    pieces = [slice(start, start + height) for start in range(0, len(rows), height)]
-    with ThreadPoolExecutor(count) as pool:
-        for done in [pool.submit(_norms, rows[piece], parts[:, piece]) for piece in pieces]:
-            done.result()
+    starts = range(0, len(rows), height)
+    pieces = [(rows[at : at + height], *parts[:, at : at + height]) for at in starts]
+    in_threads(compiled.norms, pieces, count)
     l1, l2, linf = parts.reshape(3, *displacement.shape[:-1])
     return l1, l2, linf
 
 
-def _norms(rows: np.ndarray, parts: np.ndarray) -> None:
-    """The norms of rows (n, D) into parts (3, n), a block that fits the cache at a time."""
-    height = max(1, CACHE // 16 // max(1, rows.shape[1]))
-    spare = np.empty((min(height, len(rows)), rows.shape[1]))
-    for start in range(0, len(rows), height):
-        part = slice(start, min(start + height, len(rows)))
-        size = spare[: part.stop - start]
-        size[...] = rows[part]
-        np.sqrt(np.einsum("ij,ij->i", size, size), out=parts[1, part])
-        np.abs(size, out=size).sum(axis=1, out=parts[0, part])
-        size.max(axis=1, out=parts[2, part])
+def in_threads(work: Callable[..., object], calls: Sequence[Sequence[Any]], count: int) -> None:
+    """work(*each of calls), by `count` threads; raises what a call raised."""
+    if count == 1 or len(calls) == 1:
+        for call in calls:
+            work(*call)
+        return
+    with ThreadPoolExecutor(count) as pool:  # the loops let go of the interpreter
+        for done in [pool.submit(work, *call) for call in calls]:
+            done.result()
+
+
+def twin(kernel: Callable[..., None]) -> Callable[..., object] | None:
+    """The compiled kernel(out, *inputs) that does in one pass what `kernel` does in several."""
+    if kernel not in TWINS:
+        return None
+    from lib import compiled  # Numba takes half a second: only where something is computed
+
+    return getattr(compiled, kernel.__name__)
 
 
 def apply(
@@ -198,13 +210,12 @@ def apply(
     *arrays: Array,
     out: str,
     scratch: Sequence[str] = (),
-    in_order: bool = False,
 ) -> Array:
     """kernel over broadcast arrays -> an array of dtype `out` in their common shape.
 
     Arrays and tensors in main memory, of any strides, are worked on as NumPy arrays where they
     lie, block by block, large ones by as many threads as torch may use; those on an accelerator by
-    torch itself, in one go. `in_order` keeps one thread, for a kernel that draws as it goes.
+    torch itself, in one go.
     """
     stored = "int16" if out == "uint16" else out
     device = accelerator(*arrays)
@@ -218,17 +229,11 @@ def apply(
             kernel(torch, answer, *arrays, *spare)
         return view(answer, out)
     if any(map(is_torch, arrays)):
-        given = {"out": out, "scratch": scratch, "in_order": in_order}
-        return torch.from_numpy(apply(kernel, *map(np.asarray, arrays), **given))
+        return torch.from_numpy(apply(kernel, *map(np.asarray, arrays), out=out, scratch=scratch))
     shape = np.broadcast_shapes(*(a.shape for a in arrays))
     answer = np.empty(shape, stored)
-    parts = [[*arrays, answer]] if in_order else _parts(arrays, answer)
-    if len(parts) == 1:
-        _run(kernel, parts[0], scratch)
-    else:  # NumPy lets go of the interpreter inside each pass
-        with ThreadPoolExecutor(len(parts)) as pool:
-            for done in [pool.submit(_run, kernel, part, scratch) for part in parts]:
-                done.result()
+    parts = _parts(arrays, answer)
+    in_threads(run, [(kernel, part, scratch) for part in parts], len(parts))
     return answer.view(out)
 
 
@@ -243,9 +248,11 @@ def _parts(arrays: Sequence[np.ndarray], answer: np.ndarray) -> list[list[np.nda
     return [[a[start : start + size] for a in flat] for start in range(0, answer.size, size)]
 
 
-def _run(kernel: Callable[..., None], operands: list[np.ndarray], scratch: Sequence[str]) -> None:
-    """kernel over [inputs..., answer], a block that fits the cache at a time."""
-    element = sum(np.dtype(d).itemsize for d in (*scratch, *(a.dtype for a in operands)))
+def run(kernel: Callable[..., None], operands: list[np.ndarray], scratch: Sequence[str]) -> None:
+    """kernel, or its twin, over [inputs..., answer], a block that fits the cache at a time."""
+    fused = twin(kernel)
+    given = () if fused else scratch
+    element = sum(np.dtype(d).itemsize for d in (*given, *(a.dtype for a in operands)))
     block = CACHE // element & ~1023  # whole words of random bits, whole vectors
     iterator = np.nditer(
         operands,
@@ -254,10 +261,14 @@ def _run(kernel: Callable[..., None], operands: list[np.ndarray], scratch: Seque
         order="C",
         buffersize=block,
     )
-    spare = [np.empty(min(block, iterator.itersize), dtype) for dtype in scratch]
+    spare = [np.empty(min(block, iterator.itersize), dtype) for dtype in given]
     with iterator, np.errstate(divide="ignore", invalid="ignore"):
         for *blocks, result in iterator:
-            if result.size:
+            if not result.size:
+                continue
+            if fused:
+                fused(result, *blocks)
+            else:
                 kernel(np, result, *blocks, *(s[: result.size] for s in spare))
 
 

@@ -13,7 +13,6 @@ that would cost a second pass; call `check_finite` once on data from outside.
 
 import math
 import warnings
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +24,7 @@ from lib.kernels import INFINITY, MANTISSA_BITS, QUIET_NAN, Array, apply, cast, 
 __all__ = ["INFINITY", "LARGEST", "MANTISSA_BITS", "QUIET_NAN"]  # and every function below
 
 LARGEST = 0x7F7F  # pattern, and ordinal, of the largest finite value
+PIECE = 1 << 20  # elements that one generator rounds stochastically
 
 
 # ---------------------------------------------------------------- patterns in, patterns out
@@ -177,38 +177,44 @@ def round_stochastic(x: Array, *, rng: np.random.Generator | torch.Generator) ->
     a torch.Generator of its own device, or a NumPy generator (drawn on the host).
     """
     pattern = _float32_bits(x)
-    if isinstance(rng, np.random.Generator) and kernels.accelerator(pattern) is None:
-        draw = _dust(rng)
-
-        def kernel(xp: object, out: Array, f: Array, wide: Array) -> None:
-            kernels.stochastic(xp, out, f, draw(f.size), wide)
-
-        return apply(kernel, pattern, out="uint16", scratch=("int32",), in_order=True)
     shape = tuple(pattern.shape)
+    if isinstance(rng, np.random.Generator) and kernels.accelerator(pattern) is None:
+        return _round_in_pieces(pattern, rng)
     if isinstance(rng, np.random.Generator):
-        dust = _dust(rng)(math.prod(shape)).reshape(shape).astype(np.int32)
+        dust = _dust(math.prod(shape), rng).reshape(shape).astype(np.int32)
     else:
         dust = torch.randint(0, 1 << 16, shape, generator=rng, device=rng.device).int()
         dust = dust.to(pattern.device) if is_torch(pattern) else dust.cpu().numpy()
     return apply(kernels.stochastic, pattern, dust, out="uint16", scratch=("int32",))
 
 
-def _dust(rng: np.random.Generator) -> Callable[[int], np.ndarray]:
-    """A function that gives the next (count,) uint16, uniform, however they are divided.
+def _round_in_pieces(pattern: Array, rng: np.random.Generator) -> Array:
+    """Patterns of float32 patterns in main memory, however many threads do it.
 
-    A generator's fastest output is whole 64-bit words; each is four pieces of dust.
+    Up to PIECE of them take their dust from rng itself; more are rounded in pieces of PIECE, each
+    with a generator of its own that rng seeds, so that threads need not wait for one another.
     """
-    left = np.empty(0, np.uint16)
+    flat = np.asarray(pattern).reshape(-1)
+    rounded = np.empty(flat.shape, np.int16)
+    starts = range(0, flat.size, PIECE)
+    rngs = [rng]
+    if flat.size > PIECE:
+        seeds = rng.integers(0, 1 << 64, (len(starts), 4), dtype=np.uint64)
+        rngs = [np.random.Generator(np.random.SFC64(seed)) for seed in seeds]
 
-    def draw(count: int) -> np.ndarray:
-        nonlocal left
-        words = -(-max(0, count - len(left)) // 4)
-        fresh = rng.integers(0, 1 << 64, words, dtype=np.uint64).view(np.uint16)
-        dust = np.concatenate([left, fresh]) if len(left) else fresh
-        left = dust[count:]
-        return dust[:count]
+    def round_piece(start: int, rng: np.random.Generator) -> None:
+        piece = flat[start : start + PIECE]
+        dust = _dust(piece.size, rng)
+        kernels.run(kernels.stochastic, [piece, dust, rounded[start : start + PIECE]], ("int32",))
 
-    return draw
+    kernels.in_threads(round_piece, list(zip(starts, rngs, strict=False)), torch.get_num_threads())
+    rounded = rounded.reshape(pattern.shape).view(np.uint16)
+    return torch.from_numpy(rounded) if is_torch(pattern) else rounded
+
+
+def _dust(count: int, rng: np.random.Generator) -> np.ndarray:
+    """(count,) uint16, uniform: four pieces of each 64-bit word, a generator's fastest output."""
+    return rng.integers(0, 1 << 64, -(-count // 4), dtype=np.uint64).view(np.uint16)[:count]
 
 
 # ---------------------------------------------------------------- as the kernels take them

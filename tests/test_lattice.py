@@ -328,6 +328,30 @@ def test_blocks_draw_the_same_dust_as_the_whole():
         same_bits(lattice.round_stochastic(kind, rng=np.random.default_rng(42)), expected)
 
 
+def test_large_arrays_draw_piece_by_piece_whatever_the_threads(monkeypatch):
+    """Each piece has a generator that rng seeds; neither threads nor strides enter."""
+    monkeypatch.setattr(lattice, "PIECE", 1_000)
+    x = np.random.default_rng(1).normal(size=(7, 501)).astype(np.float32)
+    rng = np.random.default_rng(42)
+    seeds = rng.integers(0, 1 << 64, (4, 4), dtype=np.uint64)
+    words = [
+        np.random.Generator(np.random.SFC64(s)).integers(0, 1 << 64, n, dtype=np.uint64)
+        for s, n in zip(seeds, (250, 250, 250, 127), strict=True)
+    ]
+    dust = np.concatenate(words).view(np.uint16)[: x.size].reshape(x.shape)
+    expected = ((x.view(np.uint32).astype(np.uint64) + dust) >> 16).astype(np.uint16)
+    for threads in (1, 3):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        for kind in (x, np.asfortranarray(x), torch.from_numpy(x)):
+            again = np.random.default_rng(42)
+            same_bits(lattice.round_stochastic(kind, rng=again), expected)
+            assert again.bit_generator.state == rng.bit_generator.state
+    half = np.full(100_000, 1 + 2.0**-8, np.float32)  # midway between two patterns
+    up = lattice.round_stochastic(half, rng=rng) - lattice.bits(0x3F80)
+    assert abs(up.mean() - 0.5) < 5 * 0.5 / np.sqrt(half.size)
+    assert len({tuple(piece) for piece in up.reshape(100, -1)}) == 100  # no piece repeats
+
+
 def test_norms_take_blocks_of_rows():
     displacement = np.random.default_rng(2).integers(-65280, 65281, (3, 7_000, 11))
     size = np.abs(displacement)

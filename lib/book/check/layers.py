@@ -8,7 +8,8 @@ from lib.book.check.project import Project, dotted
 
 FLOORS = (  # from the ground; a room imports only from the floors below its own
     ("paths",),
-    ("imports", "kernels"),
+    ("imports", "compiled"),
+    ("kernels",),
     ("lattice", "digests", "files", "progress", "scale"),
     ("provenance",),
     ("artifacts", "plots"),
@@ -21,8 +22,13 @@ FLOORS = (  # from the ground; a room imports only from the floors below its own
 )
 BESIDE = ("book", "cli", "__main__", "__init__")  # the machinery; no science may know it
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
-SCIENCE = {room for rooms in FLOORS[5:] for room in rooms} | {"kernels", "lattice"}
-SLOW = ("torch", "scipy", "networkx")  # too slow to import before a command line can answer
+SCIENCE = {room for rooms in FLOORS[6:] for room in rooms} | {"compiled", "kernels", "lattice"}
+SLOW = (
+    "torch",
+    "scipy",
+    "networkx",
+    "numba",
+)  # too slow to import before a command line can answer
 Chains = dict[str, tuple[str, ...]]  # module -> how it reaches a slow package
 LONGEST = 300  # lines of a module
 PROPERTIES = {"property", "cached_property", "functools.cached_property"}
