@@ -274,6 +274,17 @@ def test_two_runs_are_bitwise_equal_and_so_is_a_resumed_one(stream, arithmetic):
             assert torch.equal(tensor, other.state.tensors()[name]), name
 
 
+def test_every_step_and_every_seed_has_its_own_batch(stream):
+    def windows(step: int, seed: int = 42) -> bytes:
+        inputs, targets = loop.batch(stream, TINY.replace(seed=seed), step)
+        assert torch.equal(inputs[:, 1:], targets[:, :-1])
+        return inputs.numpy().tobytes()
+
+    assert windows(3) == windows(3)
+    assert len({windows(step) for step in range(1, 21)}) == 20
+    assert len({windows(1, seed) for seed in range(20)}) == 20
+
+
 def test_seeds_differ(stream):
     a, b = (loop.train(TINY.replace(seed=seed), stream).losses for seed in (1, 2))
     assert not np.array_equal(a, b)
