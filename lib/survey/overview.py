@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from lib import plots
-from lib.specimens import catalogue, opening, store
-from lib.specimens.catalogue import Description, Extract, Planted
+from lib.specimens import catalogue, opening, store, trained
+from lib.specimens.catalogue import Description, Extract, Planted, Trained
 from lib.specimens.specimen import Specimen
 from lib.survey import census, clusters, spike
 from lib.survey.census import Census
@@ -43,7 +43,10 @@ class Surveyed:
 
 
 def at_hand() -> list[Specimen]:
-    """Every specimen of the catalogue of which every row's length and place is on this machine."""
+    """Every specimen of the catalogue of which every row's length and place is on this machine.
+
+    Of the matrices that this book trains, those that were trained at the scale in force.
+    """
     found = [opening.open(d.id) for d in catalogue.CATALOGUE if _is_here(d)]
     return [s for s in found if s.is_full or "dist" in s.arrays]  # some extracts hold a few rows
 
@@ -58,6 +61,18 @@ def survey(specimen: Specimen) -> Surveyed:
     return Surveyed(specimen, counted, ball, spike.find(specimen.norms))
 
 
+def to_train() -> list[Description]:
+    """The specimens that this book trains and has not trained here, at the scale in force."""
+    return [d for d in catalogue.CATALOGUE if is_trained(d) and not _is_here(d)]
+
+
+def is_trained(description: Description) -> bool:
+    """Whether a chapter of this book trains the specimen."""
+    return any(isinstance(source, Trained) for source in description.sources)
+
+
 def _is_here(description: Description) -> bool:
+    if is_trained(description):
+        return trained.find(description.id) is not None
     local = any(isinstance(s, Extract | Planted) for s in description.sources)
     return local or store.path_of(description.id).exists()
