@@ -52,7 +52,7 @@ test: setup ## Run the tests, every chapter at smoke scale included
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 
 test-slow: setup ## Run the tests marked slow, which `make test` leaves out
-	$(BIN)/python -m pytest -n 2 -m slow --ignore=tests/test_chapters.py
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m slow --ignore=tests/test_chapters.py
 
 test-fast: setup ## Run the tests that take less than a few seconds
 	$(BIN)/python -m pytest -n 2 -m "not slow and not browser"
