@@ -3,6 +3,7 @@
 The usual test decodes each id, encodes the text, and calls the token unreachable if other ids come
 out. It is quick and wrong for pieces of characters. Ours also searches their completions. One
 process, one core, processor time; checks that both agree wherever a token's own text decides.
+Then what merging makes of every token alone, by the readable definition and compiled.
 
     python -m benchmarks.reachability
 """
@@ -14,6 +15,8 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 from lib.tokens import merging, reachability, vocabulary
 from lib.tokens.reachability import Reach
+
+ROUNDS = 3
 
 
 def main() -> None:
@@ -31,6 +34,15 @@ def main() -> None:
     records = reachability.analyse(known, progress=False)
     exact = time.process_time() - start
 
+    alone: dict[str, list[float]] = {"definition": [], "compiled": []}
+    for _ in range(ROUNDS):  # in turn
+        start = time.process_time()
+        whole = frozenset(t for t in known.ids if merging.merge(t, known) == [t])
+        alone["definition"].append(time.process_time() - start)
+        start = time.process_time()
+        assert merging.whole(known) == whole
+        alone["compiled"].append(time.process_time() - start)
+
     dead = {r.id for r in records if r.reach.dead and r.reach is not Reach.PHANTOM}
     alive_fragments = {r.id for r in records if r.reach is Reach.COMPLETED}
     assert dead <= failed, "a token that no text gives must fail the round trip"
@@ -39,6 +51,8 @@ def main() -> None:
     print(f"exact, every completion searched:       {len(dead):,} dead, {exact:.1f} s")
     print(f"false alarms of the round trip:         {len(alive_fragments):,}")
     print(f"ratio of times {exact / round_trip:.1f}; {len(records):,} ids, target 20 s")
+    slow, fast = (min(seconds) for seconds in alone.values())
+    print(f"merging each token alone: {slow:.2f} s, compiled {fast:.2f} s; ratio {slow / fast:.1f}")
 
 
 if __name__ == "__main__":

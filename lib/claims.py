@@ -58,7 +58,7 @@ LIMIT = 3.0  # for `within`: standard errors at which two means disagree (p = 0.
 def ledger(path: Path = paths.CLAIMS) -> dict[str, Claim]:
     """All claims by id. Raises ClaimError naming the entry that is malformed."""
     try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8")) or []
+        entries = files.read_yaml(path) or []
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ClaimError(f"cannot read {path}: {' '.join(str(error).split())}") from error
     if not isinstance(entries, list):

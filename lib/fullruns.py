@@ -47,7 +47,7 @@ def read(path: Path = FILE) -> dict[str, Kept]:
     if not path.exists():
         return {}
     try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        entries = files.read_yaml(path) or {}
         return {name: Kept(chapter=name, **entry) for name, entry in entries.items()}
     except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, AttributeError) as error:
         raise FullRunError(f"cannot read {path}: {' '.join(str(error).split())}") from error

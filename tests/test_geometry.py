@@ -417,10 +417,12 @@ def test_every_star_is_drawn_and_none_is_too_dim(rng):
     view = sky.observe(rng.normal(size=(3000, 3)))
     ax = plots.sky_axes(Figure(), projection="mollweide")
     drawn = starmaps.map_of(ax, view, sky.star_density(view, 8), colormap="inferno")
-    assert len(drawn.get_offsets()) == 3000
-    assert drawn.get_rasterized()
-    colors = drawn.to_rgba(drawn.get_array())[:, :3]
+    assert sum(len(group.get_offsets()) for group in ax.collections) == 3000
+    assert all(group.get_rasterized() for group in ax.collections)
+    colors = np.concatenate([group.get_facecolor() for group in ax.collections])[:, :3]
     assert colors.max(axis=1).min() > 0.3  # visible on black
+    shown = [drawn.to_rgba(value)[:3] for value in drawn.get_clim()]
+    assert np.allclose([colors[0], colors[-1]], shown, atol=0.05)  # the bar shows what is drawn
 
 
 def test_the_room_is_small_and_holds_every_dead_row(rng):

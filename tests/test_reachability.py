@@ -2,12 +2,14 @@
 
 import json
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
 from lib import paths
-from lib.tokens import bpe, completion, corpus, merging, reachability, records, vocabulary
+from lib.tokens import alone, bpe, completion, corpus, merging, reachability, records, vocabulary
+from lib.tokens.contexts import Contexts, contexts
 from lib.tokens.reachability import Reach
 
 
@@ -110,10 +112,75 @@ def test_together_is_what_the_words_say(qwen):
         assert merging.together(text, start, stop, qwen) == (not inside), (text, start, stop)
 
 
-def test_merges_at_hand_make_the_same_tokenizer(qwen, library):
-    twin = merging.as_tokenizer(qwen, merging.derived_merges(qwen))
-    for text in ("Seven blackbirds", "ภาษาไทย", corpus.thai(2_000)):
-        assert twin.encode(text).ids == library.encode(text).ids
+def test_a_tokenizer_takes_another_rule(qwen):
+    other = qwen.under(*vocabulary.open("qwen3.5").patterns)
+    library, text = merging.as_tokenizer(qwen), corpus.thai(2_000)
+    before = library.encode(text).ids
+    library.pre_tokenizer = merging.pre_tokenizer(other)
+    assert library.encode(text).ids == merging.encode(text, other) != before
+
+
+def last_pair(token, rank, ranks):
+    """The two parts that merging leaves of a token while it and all later ones are unknown."""
+    parts = [token[i : i + 1] for i in range(len(token))]
+    while len(parts) > 1:
+        joined = [ranks.get(a + b, rank) for a, b in pairwise(parts)]
+        if min(joined) >= rank:
+            break
+        at = joined.index(min(joined))
+        parts[at : at + 2] = [parts[at] + parts[at + 1]]
+    return tuple(parts) if len(parts) == 2 else None
+
+
+@pytest.mark.parametrize("name", ["qwen3", "qwen3.5", "cl100k", "whisper"])
+def test_compiled_merging_is_the_definition(name):
+    known = vocabulary.open(name)
+    whole, pairs = merging.whole(known), merging.derived_merges(known)
+    rng = np.random.default_rng(42)
+    some = [known.tokens[i] for i in rng.choice(len(known.tokens), 2_000) if known.tokens[i]]
+    some += sorted(known.ids, key=len)[-50:]  # the longest
+    unlike = {t for t in some if merging.merge(t, known) != [t]}
+    assert {t for t in some if t not in whole} == unlike
+    built = {a + b: (a, b) for a, b in pairs}
+    for token in some:
+        assert built.get(token) == last_pair(token, known.ids[token], known.ids), token
+    assert all(rank == known.ids[a + b] for (a, b), rank in pairs.items())
+
+
+def test_compiled_merging_of_odd_vocabularies():
+    rng = np.random.default_rng(42)
+    for _ in range(200):  # few letters, so that merges compete, and holes, copies, empty tokens
+        words = {bytes(rng.choice([0, 97, 98], rng.integers(1, 7))) for _ in range(40)}
+        tokens = [b"", None, *words, *list(words)[:3], None]
+        rng.shuffle(tokens)
+        known = tiny(tokens)
+        parts, first = alone.pieces(known.tokens)
+        for id, token in enumerate(tokens):
+            cut = merging.merge(token or b"", known)
+            assert (parts[id], first[id]) == (len(cut), len(cut[0]) if cut else 0)
+        pairs = {t: last_pair(t, rank, known.ids) for t, rank in known.ids.items() if len(t) > 1}
+        assert {a + b: (a, b) for a, b in merging.derived_merges(known)} == {
+            token: pair for token, pair in pairs.items() if pair
+        }
+    assert merging.whole(tiny([])) == frozenset()
+
+
+@pytest.mark.parametrize("name", ["qwen3", "qwen3.5", "cl100k", "whisper", "deepseek"])
+def test_texts_of_the_same_kinds_are_kept_by_the_same_contexts(name):
+    known = vocabulary.open(name)
+    memory = Contexts(known)
+    rng = np.random.default_rng(42)
+    letters = [*"aSs1 \n'!", *"éßſKıกัาฺ漢ぁー", *"\u0301\u0308\u0660\u2028\u00a0\u0085٣①€\u0378"]
+    letters += [chr(point) for point in rng.integers(0x80, 0xD000, 40)]
+    for _ in range(400):
+        text = "".join(rng.choice(letters, rng.integers(1, 6)))
+        kept = [
+            (before, after)
+            for before, after in contexts()
+            if merging.together(before + text + after, len(before), len(before + text), known)
+        ]
+        assert memory.keeping(text) == kept, (text, [hex(ord(c)) for c in text])
+    assert len(memory.known) < 400 or memory.escapes is None
 
 
 def tiny(tokens, **fields):

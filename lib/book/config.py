@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from lib import paths
+from lib import files, paths
 
 
 class ConfigError(ValueError):
@@ -54,7 +54,7 @@ class Book:
 def load(path: Path = paths.QUARTO_CONFIG) -> Book:
     """The book that `path` describes. Raises ConfigError with one line that names the mend."""
     try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+        settings = files.read_yaml(path)
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: no such file; run from the project's root") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from lib import claims, fullruns, paths, plots
+from lib import claims, files, fullruns, paths, plots
 
 FILE = paths.DATA / "reference_experiments.yml"
 
@@ -42,7 +42,7 @@ class Result:
 def experiments(path: Path = FILE) -> list[Experiment]:
     """All experiments, in the order of the file. Raises ExperimentError naming what is wrong."""
     try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+        entries = files.read_yaml(path)
         found = [Experiment(**{**e, "claims": tuple(e["claims"])}) for e in entries]
     except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, KeyError) as error:
         raise ExperimentError(f"cannot read {path}: {' '.join(str(error).split())}") from error

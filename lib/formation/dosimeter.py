@@ -11,9 +11,8 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import yaml
 
-from lib import paths
+from lib import files, paths
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,7 @@ class Recipe:
 @lru_cache
 def recipe(name: str) -> Recipe:
     """The published recipe `name` of data/recipes.yaml. Raises KeyError listing the names."""
-    table = yaml.safe_load((paths.DATA / "recipes.yaml").read_text(encoding="utf-8"))
+    table = files.read_yaml(paths.DATA / "recipes.yaml")
     if name not in table:
         raise KeyError(f"no recipe {name!r} in data/recipes.yaml; there are {', '.join(table)}")
     entry = table[name]

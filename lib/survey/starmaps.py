@@ -9,7 +9,8 @@ from html import escape
 import numpy as np
 import plotly.graph_objects as go
 from matplotlib.axes import Axes
-from matplotlib.collections import PathCollection, QuadMesh
+from matplotlib.cm import ScalarMappable
+from matplotlib.collections import QuadMesh
 from matplotlib.colors import Colormap, LinearSegmentedColormap, LogNorm
 from matplotlib.colors import to_hex as hexadecimal
 from matplotlib.pyplot import get_cmap
@@ -18,6 +19,7 @@ from lib import plots
 from lib.survey.sky import Field, Raster, Sky, orthographic
 
 DIMMEST = 0.22  # of the colour map: darker would not be seen on black
+SHADES = 64  # of the colour map that stars have
 MARK = plots.PALETTE["sky"]
 CAMERA = {"x": -0.9, "y": -1.3, "z": 0.7}  # of the room: the zero row in front
 
@@ -47,22 +49,25 @@ def stars(
     colormap: str,
     size: float = 0.4,
     norm: LogNorm | None = None,
-) -> PathCollection:
+) -> ScalarMappable:
     """All points (x, y), each (n,), coloured by their (n,) density, the densest drawn last.
 
-    `norm`: the scale of brightness, default `brightness(density)`.
+    `norm`: the scale of brightness, default `brightness(density)`, in SHADES steps: stars of one
+    step are one set of equal markers, which matplotlib draws in one go.
     """
-    norm = norm or brightness(density)
+    scale = ScalarMappable(norm or brightness(density), starlight(colormap))
     order = np.argsort(density, kind="stable")
-    return ax.scatter(
-        x[order], y[order], c=density[order], cmap=starlight(colormap), norm=norm,
-        s=size, lw=0, rasterized=True,
-    )  # fmt: skip
+    shade = (np.asarray(scale.norm(density[order])) * (SHADES - 1)).round().astype(int)
+    for chosen in np.split(order, np.flatnonzero(np.diff(shade)) + 1):
+        if len(chosen):
+            color = scale.to_rgba(np.median(density[chosen]))
+            ax.scatter(x[chosen], y[chosen], s=size, lw=0, color=color, rasterized=True)
+    return scale
 
 
 def map_of(
     ax: Axes, sky: Sky, density: np.ndarray, *, colormap: str, size: float = 0.4
-) -> PathCollection:
+) -> ScalarMappable:
     """All stars on axes with a geographic projection (Mollweide: equal areas stay equal)."""
     lon, lat = np.radians(sky.longitude), np.radians(sky.latitude)
     graticule(ax)
@@ -89,7 +94,7 @@ def graticule(ax: Axes) -> None:
 
 def globe(
     ax: Axes, sky: Sky, density: np.ndarray, longitude: float, latitude: float, *, colormap: str
-) -> PathCollection:
+) -> ScalarMappable:
     """The near side of the globe with (longitude, latitude) in the middle of its disc."""
     east, north, near = orthographic(sky, longitude, latitude)
     for lat in range(-60, 61, 30):

@@ -12,13 +12,17 @@ side, and of the ways to finish such a neighbour the FURTHER first ones.
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import islice, product
+from functools import cached_property
+from itertools import islice
 
 from lib.tokens import merging
+from lib.tokens.contexts import Contexts
 from lib.tokens.vocabulary import Vocabulary
 
 DEPTH = 3  # tokens on either side; a character has at most four bytes
 FURTHER = 6  # ways to finish an unfinished neighbour
+LEAD = {2: 0xC0, 3: 0xE0, 4: 0xF0}  # UTF-8: the first byte of a character of so many bytes
+LEAST = {2: 0x80, 3: 0x800, 4: 0x10000}  # and the least code point that is spelled so
 
 
 @dataclass(frozen=True)
@@ -70,13 +74,15 @@ def length(first: int) -> int:
     return 2 if first < 0xE0 else 3 if first < 0xF0 else 4
 
 
-def characters(begun: bytes) -> Iterator[str]:
+def characters(begun: bytes) -> list[str]:
     """All characters whose UTF-8 starts with the bytes `begun` (and goes on), in order."""
-    for rest in product(range(0x80, 0xC0), repeat=length(begun[0]) - len(begun)):
-        try:
-            yield (begun + bytes(rest)).decode("utf-8")
-        except UnicodeDecodeError:
-            continue
+    size = length(begun[0])
+    point = begun[0] - LEAD[size]
+    for byte in begun[1:]:
+        point = point << 6 | byte & 0x3F
+    step = 1 << 6 * (size - len(begun))  # code points that begin so
+    points = range(max(point * step, LEAST[size]), min((point + 1) * step, 0x110000))
+    return [chr(point) for point in points if not 0xD800 <= point < 0xE000]
 
 
 @dataclass(frozen=True)
@@ -89,6 +95,16 @@ class Search:
     runs_only: tuple[bytes, ...]  # tokens of nothing but continuation bytes
     pairs: dict[bytes, dict[bytes, bool]] = field(default_factory=dict, repr=False)  # memory
     known: dict[bytes, list[bytes]] = field(default_factory=dict, repr=False)  # of beginnings
+
+    @cached_property
+    def contexts(self) -> Contexts:
+        """Which neighbours keep a text in one word."""
+        return Contexts(self.vocabulary)
+
+    @cached_property
+    def whole(self) -> frozenset[bytes]:
+        """The tokens that merging makes of their own bytes."""
+        return merging.whole(self.vocabulary)
 
     def stable(self, left: bytes, right: bytes) -> bool:
         """Whether merging keeps `left` and `right` apart, and each of them whole."""

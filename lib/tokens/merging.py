@@ -15,9 +15,8 @@ merges on disjoint stretches do not see each other, and a token once joined is n
 """
 
 import unicodedata
-from collections.abc import Mapping
-from itertools import pairwise
 
+import numpy as np
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from tokenizers.pre_tokenizers import ByteLevel
 
@@ -111,41 +110,41 @@ def encode(text: str, vocabulary: Vocabulary) -> list[int]:
     return [ids[token] for token in tokenize(text, vocabulary) if token in ids]
 
 
+def whole(vocabulary: Vocabulary) -> frozenset[bytes]:
+    """The tokens that merging makes of their own bytes."""
+    tokens = vocabulary.tokens
+    if vocabulary.merges is not None or vocabulary.level != "byte":
+        return frozenset(t for t in vocabulary.ids if merge(t, vocabulary) == [t])
+    from lib.tokens import alone  # compiled: a command line should answer before it is loaded
+
+    parts, _ = alone.pieces(tokens)
+    return frozenset(tokens[id] for id in np.flatnonzero(parts == 1))
+
+
 def derived_merges(vocabulary: Vocabulary) -> dict[tuple[bytes, bytes], int]:
     """For each token of a rank file the last pair that builds it, with the token's rank.
 
     The pair is what merging gives while the token itself and all later ones are unknown; this is
     how rank files are turned into lists of merges. A token that no pair builds has none.
     """
-    ranks = vocabulary.ids
-    merges: dict[tuple[bytes, bytes], int] = {}
-    for token, rank in sorted(ranks.items(), key=lambda item: item[1]):
-        parts = [token[i : i + 1] for i in range(len(token))]
-        while len(parts) > 2:
-            joined = [ranks.get(a + b, NEVER) for a, b in pairwise(parts)]
-            lowest = min(joined)
-            if lowest >= rank:
-                break
-            at = joined.index(lowest)
-            parts[at : at + 2] = [parts[at] + parts[at + 1]]
-        if len(parts) == 2:
-            merges[parts[0], parts[1]] = rank
-    return merges
+    from lib.tokens import alone
+
+    tokens = vocabulary.tokens
+    parts, first = alone.pieces(tokens, below=True)
+    return {
+        (tokens[id][: first[id]], tokens[id][first[id] :]): int(id)
+        for id in np.flatnonzero(parts == 2)
+    }
 
 
-def as_tokenizer(
-    vocabulary: Vocabulary, merges: Mapping[tuple[bytes, bytes], int] | None = None
-) -> Tokenizer:
-    """The same tokenizer in the `tokenizers` library, without the added tokens.
-
-    `merges`: what `derived_merges` gives for these ranks, where it is at hand already.
-    """
+def as_tokenizer(vocabulary: Vocabulary) -> Tokenizer:
+    """The same tokenizer in the `tokenizers` library, without the added tokens."""
     if vocabulary.level == "byte":
         table = {b: c for c, b in byte_table().items()}
         spell = lambda token: "".join(table[b] for b in token)  # noqa: E731
     else:
         spell = lambda token: token.decode("utf-8")  # noqa: E731
-    merges = merges or vocabulary.merges or derived_merges(vocabulary)
+    merges = vocabulary.merges or derived_merges(vocabulary)
     tokenizer = Tokenizer(
         models.BPE(
             vocab={spell(token): id for token, id in vocabulary.ids.items()},
@@ -157,9 +156,15 @@ def as_tokenizer(
         from tokenizers import normalizers
 
         tokenizer.normalizer = getattr(normalizers, vocabulary.normaliser)()
+    if vocabulary.level == "byte":
+        tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.pre_tokenizer = pre_tokenizer(vocabulary)
+    return tokenizer
+
+
+def pre_tokenizer(vocabulary: Vocabulary) -> pre_tokenizers.PreTokenizer:
+    """The vocabulary's patterns in the `tokenizers` library."""
     parts = [pre_tokenizers.Split(Regex(p), "isolated") for p in vocabulary.patterns]
     if vocabulary.level == "byte":
         parts.append(ByteLevel(add_prefix_space=False, use_regex=False))
-        tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(parts)
-    return tokenizer
+    return pre_tokenizers.Sequence(parts)

@@ -9,18 +9,14 @@ Bartolo's (2024); the exact search for fragments is in `lib.tokens.completion`.
 import enum
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, filterfalse, islice
 from typing import NamedTuple
 
 from lib.plots import PALETTE
 from lib.progress import bar
 from lib.tokens import completion, merging, scripts
 from lib.tokens.vocabulary import Vocabulary
-
-# One character of each kind that pre-tokenizers tell apart, as neighbours for a token in context.
-# The search of a token in context is bounded by the pairs of these.
-SURROUNDINGS = ("", " ", "\n", "\r", "\t", "a", "A", "1", "!", "'", "\u0301", "\u0e01", "\u4e00")
 
 TEXTS = 20_000  # texts tried for one fragment
 
@@ -69,7 +65,7 @@ class Record(NamedTuple):
 
 
 def analyse(
-    vocabulary: Vocabulary, progress: bool = True, before: list[Record] | None = None
+    vocabulary: Vocabulary, progress: bool = True, before: Sequence[Record] | None = None
 ) -> list[Record]:
     """One record for every id from 0 to the rows of W, in order.
 
@@ -120,21 +116,23 @@ def _judged(
     if normal != text:
         return Reach.NORMALISED, f"{code_points(text)} becomes {code_points(normal)}", None
     words = merging.words(text, vocabulary)
-    built = merging.merge(token, vocabulary)
-    whole = built == [token] or (vocabulary.whole_words and token in vocabulary.ids)
-    if len(words) == 1 and whole:
+    built = token in search.whole
+    if len(words) == 1 and (built or vocabulary.whole_words):
         return Reach.REACHABLE, "from its own text", text
-    if built == [token]:
-        for before, after in contexts():
-            witness, start = before + text + after, len(before)
-            if not merging.together(witness, start, start + len(text), vocabulary):
-                continue  # the usual case: asked first, since it is asked most
+    if built:
+        for before, after in search.contexts.keeping(text):  # few: asked first
             if emits(before.encode(), token, after.encode(), vocabulary):
+                witness = before + text + after
                 return Reach.REACHABLE, f"from {witness!r}", witness
     if len(words) > 1:
         return Reach.SPLIT, "cut into " + " | ".join(map(repr, words)), None
-    cut = " ".join(str(vocabulary.ids.get(part, "?")) for part in built)
-    return Reach.UNBUILT, f"merging gives {cut or 'nothing'}", None
+    return Reach.UNBUILT, _merged(token, vocabulary), None
+
+
+def _merged(token: bytes, vocabulary: Vocabulary) -> str:
+    """What merging gives instead of the token."""
+    parts = (str(vocabulary.ids.get(p, "?")) for p in merging.merge(token, vocabulary))
+    return f"merging gives {' '.join(parts) or 'nothing'}"
 
 
 def _fragment(token: bytes, search: completion.Search) -> tuple[Reach, str, str | None]:
@@ -143,10 +141,8 @@ def _fragment(token: bytes, search: completion.Search) -> tuple[Reach, str, str 
     cut = completion.edges(token)
     if cut is None:
         return Reach.INCOMPLETE, f"{token.hex(' ')} occurs in no UTF-8 text", None
-    built = merging.merge(token, vocabulary)
-    if built != [token]:
-        parts = " ".join(str(vocabulary.ids.get(part, "?")) for part in built)
-        return Reach.UNBUILT, f"merging gives {parts}", None
+    if token not in search.whole:
+        return Reach.UNBUILT, _merged(token, vocabulary), None
     reasons: Counter[str] = Counter()
     if cut.tail:
         texts = _begun(cut, token, search, reasons)
@@ -183,7 +179,8 @@ def _begun(
     vocabulary, body = search.vocabulary, cut.body.decode()
     befores = _Replay(search.lefts(token, cut.head))
     divided: list[str] = []
-    for character in sorted(completion.characters(cut.tail), key=lambda c: not assigned(c)):
+    begun = completion.characters(cut.tail)
+    for character in chain(filter(assigned, begun), filterfalse(assigned, begun)):
         text = body + character
         if merging.normalise(text, vocabulary) != text:
             reasons[str(Reach.NORMALISED)] += 1
@@ -195,7 +192,7 @@ def _begun(
                 yield from ((before, after) for before in befores)
             reasons["absorbed in merging"] += 1
     for character in divided[:64]:  # a surrounding may keep together what stands divided alone
-        for before, after in contexts():
+        for before, after in search.contexts.keeping(body + character):
             if emits(before.encode(), (body + character).encode(), after.encode(), vocabulary):
                 rest = character.encode()[len(cut.tail) :]
                 yield before.encode(), rest + after.encode()
@@ -240,14 +237,6 @@ def prevents(before: bytes, token: bytes, after: bytes, vocabulary: Vocabulary) 
 def emits(before: bytes, token: bytes, after: bytes, vocabulary: Vocabulary) -> bool:
     """Whether the encoding of the three together has `token` at its place."""
     return prevents(before, token, after, vocabulary) is None
-
-
-def contexts() -> Iterator[tuple[str, str]]:
-    """Every pair of surroundings but the empty one: the bound of the search in context."""
-    for before in SURROUNDINGS:
-        for after in SURROUNDINGS:
-            if before or after:
-                yield before, after
 
 
 def assigned(character: str) -> bool:

@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -16,6 +17,7 @@ INPUTS = (vocabulary.TOKENIZERS / "catalogue.yaml",)
 CLASSES = tuple(Reach)  # the order in which classes are stored
 
 
+@lru_cache(maxsize=4)
 def opened(name: str, words_of: str | None = None) -> Vocabulary:
     """A vocabulary of the catalogue, under its own pre-tokenizer or that of `words_of`."""
     found = vocabulary.open(name)
@@ -29,12 +31,10 @@ def make(name: str, words_of: str | None = None) -> dict[str, np.ndarray]:
     """
     known, twin = opened(name, words_of), vocabulary.catalogue()[name].get("same_tokens_as")
     if twin and not words_of:  # only the added tokens differ: nothing to search again
-        before = unpack(artifacts.cached(RECORDS, {"name": twin}, INPUTS).tensors, twin)
         search = completion.search(known)
-        found = [r if r.bytes else reachability.classify(r.id, known, search) for r in before]
+        found = [r if r.bytes else reachability.classify(r.id, known, search) for r in cached(twin)]
     else:
-        own = artifacts.cached(RECORDS, {"name": name}, INPUTS) if words_of else None
-        found = reachability.analyse(known, before=own and unpack(own.tensors, name))
+        found = reachability.analyse(known, before=cached(name) if words_of else None)
     text = json.dumps([[r.evidence, r.witness] for r in found], ensure_ascii=False)
     return {
         "reach": np.array([CLASSES.index(r.reach) for r in found], np.uint8),
@@ -56,17 +56,18 @@ RECORDS = artifacts.Recipe(
 )
 
 
-def unpack(arrays: dict[str, np.ndarray], name: str) -> list[Record]:
+def unpack(arrays: dict[str, np.ndarray], name: str) -> tuple[Record, ...]:
     """The records of the vocabulary `name` out of a stored artefact."""
-    known = vocabulary.open(name)
+    known = opened(name)
     evidence = json.loads(arrays["evidence"].tobytes().decode("utf-8"))
-    return [
+    return tuple(
         reachability.record(id, known, CLASSES[reach], *evidence[id])
         for id, reach in enumerate(arrays["reach"])
-    ]
+    )
 
 
-def cached(name: str, words_of: str | None = None) -> list[Record]:
+@lru_cache(maxsize=4)
+def cached(name: str, words_of: str | None = None) -> tuple[Record, ...]:
     """One record for each row of a catalogued vocabulary, computed once."""
     params = {"name": name} | ({"words_of": words_of} if words_of else {})
     return unpack(artifacts.cached(RECORDS, params, INPUTS).tensors, name)

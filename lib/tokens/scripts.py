@@ -1,5 +1,7 @@
 """Which script and Unicode block a piece of text belongs to."""
 
+from functools import lru_cache
+
 from fontTools import unicodedata as ucd
 
 FRAGMENT = "Fragment"  # bytes that are no complete text
@@ -12,10 +14,15 @@ def script(text: str) -> str:
     Without such a character: "Fragment" if it has undecodable bytes (U+FFFD), else "Common".
     """
     for character in text:
-        code = ucd.script(character)
-        if code not in NEUTRAL:
+        if (code := _code(character)) not in NEUTRAL:
             return ucd.script_name(code)
     return FRAGMENT if "\ufffd" in text else "Common"
+
+
+@lru_cache(maxsize=1 << 16)
+def _code(character: str) -> str:
+    """ISO 15924 code of a character's script."""
+    return ucd.script(character)
 
 
 def block(text: str) -> str:

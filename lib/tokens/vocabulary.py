@@ -16,9 +16,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import regex
-import yaml
 
-from lib import paths
+from lib import files, paths
 
 TOKENIZERS = paths.DATA / "tokenizers"
 NORMALISERS = ("NFC", "NFD", "NFKC", "NFKD")
@@ -86,7 +85,7 @@ def names() -> list[str]:
 
 def catalogue() -> dict[str, dict]:
     """data/tokenizers/catalogue.yaml, by name."""
-    return yaml.safe_load((TOKENIZERS / "catalogue.yaml").read_text(encoding="utf-8"))
+    return files.read_yaml(TOKENIZERS / "catalogue.yaml")
 
 
 def open(name: str | Path, rows: int | None = None) -> Vocabulary:

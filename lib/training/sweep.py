@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from lib import progress
+from lib import files, progress
 from lib.training import films
 from lib.training.config import ConfigError, from_dict
 
@@ -60,7 +60,7 @@ def read(path: Path) -> Sweep:
     Raises SweepError naming the file and what is wrong in it.
     """
     try:
-        text = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = files.read_yaml(path)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise SweepError(f"{path}: cannot be read as YAML ({error})") from error
     known = {"world", "base", "grid", "record"}
