@@ -21,7 +21,7 @@ from lib.survey.sky import Field, Raster, Sky, orthographic
 DIMMEST = 0.22  # of the colour map: darker would not be seen on black
 SHADES = 64  # of the colour map that stars have
 MARK = plots.PALETTE["sky"]
-CAMERA = {"x": -0.9, "y": -1.3, "z": 0.7}  # of the room: the zero row in front
+CAMERA = {"x": -1.1, "y": -1.6, "z": 0.85}  # of the room: the zero row in front, all of it in sight
 
 
 def starlight(colormap: str) -> Colormap:
@@ -184,7 +184,7 @@ def room(
         scene[name] = look | {"title": {"text": f"PC {number}"}, "range": [low - edge, high + edge]}
     figure.update_layout(
         scene=scene,
-        paper_bgcolor=plots.SKY, font={"color": "#e6e6e6"}, height=620,
+        paper_bgcolor=plots.SKY, font={"color": "#e6e6e6"}, autosize=True,
         margin={"l": 0, "r": 0, "t": 0, "b": 0},
         legend={"x": 0.02, "y": 0.98, "itemsizing": "constant", "bgcolor": "rgba(0,0,0,0)"},
     )  # fmt: skip
