@@ -99,6 +99,11 @@ def test_coherence_is_the_mean_cosine_of_pairs():
     assert motion.coherence(vectors) == pytest.approx(np.mean(pairs))
     assert motion.coherence(np.ones((3, 4))) == pytest.approx(1)
     assert np.isnan(motion.coherence(np.zeros((3, 4))))
+    small = 1e-15 * vectors  # torch's own measure of vectors shorter than its floor
+    units = torch.nn.functional.normalize(torch.from_numpy(small), dim=1).numpy()
+    pairs = [units[i] @ units[j] for i in range(9) for j in range(i)]
+    assert motion.coherence(small, 1e-12) == pytest.approx(np.mean(pairs), rel=1e-9)
+    assert motion.coherence(small) == pytest.approx(motion.coherence(vectors))
 
 
 def test_epochs_of_a_drawn_breath():

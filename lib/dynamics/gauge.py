@@ -17,11 +17,14 @@ READINGS = (
     "live",  # mean length of a live row's gradient
     "coherence",  # mean cosine between two dead gradients
     "with_h",  # mean cosine of dead gradients with the mean hidden state
+    "floored_coherence",  # both once more, as they come out when lengths below FLOOR count as it
+    "floored_with_h",
     "probability",  # mean probability of a dead token
     "angle",  # degrees between the centroids of dead and live rows
     "dead_norm",  # length of the dead centroid
     "radius",  # mean distance of dead rows to it
 )
+FLOOR = 1e-12  # below which torch.nn.functional.normalize does not divide by the length
 
 
 class Gauge:
@@ -36,14 +39,17 @@ class Gauge:
             return
         grads, W = moment.grads["W"].float(), moment.before["W"].float()
         h = moment.h.flatten(0, 1).float()
-        dead = grads[self.dead].numpy()
+        dead = grads[self.dead].double().numpy()  # squares of the shortest would underflow
         dead_centre, live_centre = W[self.dead].mean(0), W[self.live].mean(0)
+        mean_h = h.mean(0).numpy()
         p = torch.softmax(h @ W.T, 1)[:, self.dead].mean()
         readings = {
             "dead": np.linalg.norm(dead, axis=1).mean(),
-            "live": grads[self.live].norm(dim=1).mean().item(),
+            "live": grads[self.live].double().norm(dim=1).mean().item(),
             "coherence": motion.coherence(dead),
-            "with_h": motion.cosine(dead, h.mean(0).numpy()).mean(),
+            "with_h": motion.cosine(dead, mean_h).mean(),
+            "floored_coherence": motion.coherence(dead, FLOOR),
+            "floored_with_h": motion.cosine(dead, mean_h, FLOOR).mean(),
             "probability": p.item(),
             "angle": motion.angle(dead_centre.numpy(), live_centre.numpy()),
             "dead_norm": dead_centre.norm().item(),

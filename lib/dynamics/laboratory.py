@@ -18,7 +18,7 @@ Settings = Mapping[str, Any]
 # ----------------------------------------------------------------------------- Gatsby
 def gatsby_world(s: Settings) -> dict[str, Any]:
     """128 ASCII characters and one novel."""
-    return {"name": "gatsby", "characters": s["novel_characters"]}
+    return {"name": "gatsby", "characters": s["novel_characters"], "text": s["novel"]}
 
 
 def gatsby_run(s: Settings, **changes: Any) -> Run:
@@ -88,13 +88,42 @@ def supernova(s: Settings, vocab: int) -> dict[str, Any]:
     return {"world": experiments.goldilocks_world(s), "runs": [r.as_dict() for r in runs]}
 
 
+def unasked(dim: int) -> dict[str, float]:
+    """Spreads of all but the rows, about as PyTorch draws them if nobody asks.
+
+    Positions N(0, 1), as nn.Embedding; matrices with the standard deviation of nn.Linear at width
+    `dim`, 1 / sqrt(3 dim), though normal and not uniform, and without its biases.
+    """
+    return {"positions_std": 1.0, "hidden_std": (3 * dim) ** -0.5}
+
+
+def defaults(s: Settings, vocab: int) -> dict[str, Any]:
+    """Step 1 of Goldilocks at its own batch, all but the rows unasked: rows small, rows N(0, 1)."""
+    base = GOLDILOCKS.replace(vocab=vocab, steps=1, **unasked(GOLDILOCKS.dim))
+    runs = [
+        base.replace(init_std=std, seed=s["seed"] + i)
+        for std in (base.init_std, 1.0)
+        for i in range(s["default_seeds"])
+    ]
+    return {"world": experiments.goldilocks_world(s), "runs": [r.as_dict() for r in runs]}
+
+
+def stamp(s: Settings, vocab: int) -> dict[str, Any]:
+    """The small start of `defaults` for as many steps as the supernova runs."""
+    run = GOLDILOCKS.replace(
+        vocab=vocab, steps=s["nova_steps"], seed=s["seed"], **unasked(GOLDILOCKS.dim)
+    )
+    return {"world": experiments.goldilocks_world(s), "runs": [run.as_dict()]}
+
+
 def widths(s: Settings, vocab: int) -> dict[str, Any]:
-    """One block of growing width, a few steps: is the live/dead ratio a matter of width?"""
+    """A few steps at growing width, for each learning rate: is live/dead a matter of width?"""
     runs = [
         GOLDILOCKS.replace(
-            vocab=vocab, dim=dim, ff=2 * dim, layers=1, seq=s["width_seq"], batch=s["width_batch"],
-            steps=s["width_steps"], seed=s["seed"],
+            vocab=vocab, dim=dim, ff=2 * dim, layers=s["width_layers"], seq=s["width_seq"],
+            batch=s["width_batch"], steps=s["width_steps"], lr=lr, seed=s["seed"],
         )
+        for lr in s["width_lrs"]
         for dim in s["widths"]
     ]  # fmt: skip
     return {"world": experiments.goldilocks_world(s), "runs": [r.as_dict() for r in runs]}

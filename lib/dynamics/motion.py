@@ -128,25 +128,32 @@ def epochs(
     return Epochs(inhale, sneeze, float(early[inhale] / early[0]), winter)
 
 
-def coherence(vectors: np.ndarray) -> float:
-    """Mean cosine between all pairs of vectors (n, dim), zero vectors left out; NaN if n < 2."""
-    units = unit(vectors)
+def coherence(vectors: np.ndarray, floor: float = 0.0) -> float:
+    """Mean cosine between all pairs of vectors (n, dim), zero vectors left out; NaN if n < 2.
+
+    `floor` as in `unit`.
+    """
+    units = unit(vectors, floor)
     units = units[np.abs(units).sum(1) > 0]
     n = len(units)
     if n < 2:
         return float("nan")
-    return float(((units.sum(0) ** 2).sum() - n) / (n * (n - 1)))
+    return float(((units.sum(0) ** 2).sum() - (units**2).sum()) / (n * (n - 1)))
 
 
-def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Cosine along the last axis (broadcast); 0 where a vector is zero."""
-    return (unit(a) * unit(b)).sum(-1)
+def cosine(a: np.ndarray, b: np.ndarray, floor: float = 0.0) -> np.ndarray:
+    """Cosine along the last axis (broadcast); 0 where a vector is zero. `floor` as in `unit`."""
+    return (unit(a, floor) * unit(b, floor)).sum(-1)
 
 
-def unit(vectors: np.ndarray) -> np.ndarray:
-    """Vectors divided by their length along the last axis; zero vectors stay zero."""
+def unit(vectors: np.ndarray, floor: float = 0.0) -> np.ndarray:
+    """Vectors divided by their length along the last axis; zero vectors stay zero.
+
+    Lengths below `floor` count as `floor`, as in `torch.nn.functional.normalize` (there 1e-12):
+    shorter vectors then come out shorter than one.
+    """
     vectors = np.asarray(vectors, np.float64)
-    length = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    length = np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), floor)
     return np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 0)
 
 

@@ -134,6 +134,7 @@ def thai(characters: int | None = None) -> str:
 
 
 TEXTS = {"english": english, "moby_dick": moby_dick, "thai": thai}
+_EDITIONS = {"english": "sotu", "moby_dick": "moby_dick", "thai": "thai_titles"}
 
 
 def text(name: str, characters: int | None = None) -> str:
@@ -147,6 +148,16 @@ def text(name: str, characters: int | None = None) -> str:
         return head(slices.read(name), characters, name)
     known = ", ".join([*TEXTS, *slices.CATALOGUE])
     raise CorpusError(f"unknown corpus {name!r}; there are {known}")
+
+
+def origin(name: str) -> str:
+    """What the corpus `name` is and where it comes from, for a page. Raises as `text` does."""
+    if name in _EDITIONS:
+        return SOURCES[_EDITIONS[name]].origin
+    if name not in slices.CATALOGUE:
+        text(name, 0)  # says which there are
+    record = slices.provenance(name)
+    return f"the first {record['characters']:,} characters of {record['source']}"
 
 
 def mixed(

@@ -74,7 +74,8 @@ class Run:
     init: str = "normal"  # see Init; applies to E and W
     init_std: float = 0.02  # standard deviation of E and W (nn.Embedding's own default is 1)
     init_noise: float = 0.0  # standard deviation of the noise round the point
-    hidden_std: float = 0.02  # standard deviation of all other matrices and of positions
+    hidden_std: float = 0.02  # standard deviation of all other matrices
+    positions_std: float = 0.02  # of positions
 
     # data
     batch: int = 8  # sequences a step

@@ -35,7 +35,7 @@ def pick(settings: Mapping[str, Any], *names: str) -> dict[str, Any]:
 
 
 # ----------------------------------------------------------------------------- dynamics/01-train
-_FLANNEL_WORLD = ("vocab", "thai_share", "tokenizer_characters", "characters")
+_FLANNEL_WORLD = ("vocab", "thai_share", "tokenizer_characters", "characters", "english", "thai")
 _SIZES = ("dim", "layers", "heads", "ff", "seq", "batch", "steps", "lr", "init_std", "seed")
 
 
@@ -65,8 +65,12 @@ def train_probe(s: Mapping[str, Any]) -> dict[str, Any]:
 
 
 # ----------------------------------------------------------------------------- goldilocks
-BASELINE_SIZES = ("seq", "batch", "steps", "lr", "init_std", "seed")
-_GOLDILOCKS_WORLD = ("half", "english_in_thai", "tokenizer_characters", "characters")
+BASELINE_SIZES = (
+    "seq", "batch", "steps", "lr", "init_std", "positions_std", "hidden_std", "seed",
+)  # fmt: skip
+_GOLDILOCKS_WORLD = (
+    "half", "english_in_thai", "tokenizer_characters", "characters", "english", "thai",
+)  # fmt: skip
 
 
 def goldilocks_world(s: Mapping[str, Any]) -> dict[str, Any]:

@@ -63,8 +63,9 @@ def views(flat: torch.Tensor, run: Run) -> Parameters:
 def initialise(run: Run) -> torch.Tensor:
     """Initial parameters, flat float32 (parameters,), drawn in the order of `shapes`.
 
-    E and W by `run.init` and `run.init_std`, other matrices and positions N(0, hidden_std), layer
-    norms one and zero, biases zero. Not yet on the lattice, but for Init.POINT_NOISE_CAST.
+    E and W by `run.init` and `run.init_std`, positions N(0, positions_std), other matrices
+    N(0, hidden_std), layer norms one and zero, biases zero. Not yet on the lattice, but for
+    Init.POINT_NOISE_CAST.
     """
     generator = torch.Generator().manual_seed(run.seed)
     flat = torch.zeros(count(run))
@@ -74,7 +75,8 @@ def initialise(run: Run) -> torch.Tensor:
         elif "norm" in name and name.endswith("weight"):
             tensor.fill_(1.0)
         elif not name.endswith("bias"):
-            tensor.normal_(0.0, run.hidden_std, generator=generator)
+            std = run.positions_std if name == "positions" else run.hidden_std
+            tensor.normal_(0.0, std, generator=generator)
     return flat
 
 
