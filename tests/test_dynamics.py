@@ -82,6 +82,14 @@ def test_bulk_and_thermal_sum_exactly():
     np.testing.assert_allclose(cloud.radius, distance.mean(1))
 
 
+def test_mean_squared_length_is_centroid_and_cloud():
+    frames = np.random.default_rng(0).normal(size=(4, 30, 6)) + 2
+    seen = motion.cloud(frames)
+    np.testing.assert_allclose(seen.norm, np.linalg.norm(frames, axis=-1).mean(1))
+    squares = (frames**2).sum(-1).mean(1)
+    np.testing.assert_allclose((seen.centroid**2).sum(1) + seen.rms**2, squares)
+
+
 def test_a_walk_in_random_directions_follows_its_null():
     rng = np.random.default_rng(0)
     start = rng.normal(size=(4000, 32))
@@ -173,6 +181,7 @@ def test_a_watcher_sees_what_a_film_shows(film):
     for name in ("early", "midlife", "motion"):
         np.testing.assert_array_equal(seen[name], getattr(life, name))
     np.testing.assert_allclose(seen["radius"], cloud.radius, rtol=1e-6)
+    np.testing.assert_allclose(seen["norm"], cloud.norm, rtol=1e-6)
     np.testing.assert_allclose(seen["outward"], cloud.outward, rtol=1e-4, atol=1e-9)
     assert len(seen["still"]) == RUN.steps
     moved = displacement.moved(movie.read(film, "W", rows=DEAD))

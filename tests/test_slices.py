@@ -253,6 +253,8 @@ def test_a_world_on_a_slice(home):
     slices.write("plain", corpus.moby_dick(60_000), "nowhere", "2")
     other = worlds.cached("flannel", **sizes, english="plain")
     assert not np.array_equal(other.stream, named.stream)
+    said = f"the first {len(corpus.moby_dick(60_000)):,} characters of nowhere"
+    assert corpus.origin("plain") == said and "Union" in corpus.origin("english")
     gatsby = worlds.cached("gatsby", characters=5000, text="plain")
     assert "".join(map(chr, gatsby.stream)) == corpus.moby_dick(5000)
     with pytest.raises(slices.SliceError, match="python -m lib fetch made"):

@@ -60,6 +60,21 @@ def test_a_normal_start_is_drawn_in_float32(std):
             assert (tensor == name.endswith("weight")).all(), name
 
 
+def test_each_kind_of_matrix_has_its_own_spread():
+    run = TINY.replace(vocab=2000, dim=64, seq=512, positions_std=1.0, hidden_std=0.05)
+    named = model.views(model.initialise(run), run)
+    for name, std in {
+        "W": 0.02,
+        "positions": 1.0,
+        "0.qkv.weight": 0.05,
+        "1.up.weight": 0.05,
+    }.items():
+        assert named[name].std().item() == pytest.approx(std, rel=0.05), name
+    plain = model.views(model.initialise(run.replace(positions_std=0.02)), run)
+    assert torch.equal(plain["W"], named["W"])  # the same numbers are drawn
+    torch.testing.assert_close(plain["positions"] * 50, named["positions"])
+
+
 def test_starts_from_one_point():
     def rows(kind: str) -> torch.Tensor:
         run = TINY.replace(vocab=500, init=kind, init_std=1.0, init_noise=3e-3)

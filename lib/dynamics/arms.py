@@ -24,7 +24,7 @@ SOURCES = (
 )
 PIECE = 64  # frames reduced at a time
 
-CURVES = ("radius", "rms", "bulk", "thermal", "outward", "null")
+CURVES = ("radius", "rms", "norm", "bulk", "thermal", "outward", "null")
 
 
 # ----------------------------------------------------------------------------- taking causes away
@@ -96,7 +96,7 @@ class Watcher:
         skip = 0 if self.steps == 0 else 1  # the first frame of a later piece was counted
         for name in CURVES:
             values = getattr(cloud, name)
-            self.curves[name].append(values[skip:] if name in ("radius", "rms") else values)
+            self.curves[name].append(values[skip:] if name in motion.OF_FRAMES else values)
         self.centroid.append(cloud.centroid[skip:])
         self.curves["still"].append((moves.l1 == 0).mean(1))
         conditions = {

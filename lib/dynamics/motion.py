@@ -21,12 +21,16 @@ class Cloud:
     radius: np.ndarray  # (frames,) mean distance to the centroid
     rms: np.ndarray  # (frames,) root mean square distance
     largest: np.ndarray  # (frames,) greatest distance
+    norm: np.ndarray  # (frames,) mean distance to zero
     bulk: np.ndarray  # (steps,) |v_bulk|^2
     thermal: np.ndarray  # (steps,) <|peculiar|^2>
     speed: np.ndarray  # (steps,) <|v|^2> = bulk + thermal, measured by itself
     radial: np.ndarray  # (steps,) mean outward component of the peculiar velocity
     outward: np.ndarray  # (steps,) mean change of distance to the centroid
     null: np.ndarray  # (steps,) the same if peculiar velocities pointed anywhere: see `null_drift`
+
+
+OF_FRAMES = ("centroid", "radius", "rms", "largest", "norm")  # the others are of steps
 
 
 def cloud(frames: np.ndarray) -> Cloud:
@@ -47,6 +51,7 @@ def cloud(frames: np.ndarray) -> Cloud:
         radius=distance.mean(1),
         rms=np.sqrt((distance**2).mean(1)),
         largest=distance.max(1),
+        norm=np.sqrt(_squares(w, w)).mean(1),
         bulk=(bulk**2).sum(-1),
         thermal=squared.mean(1),
         speed=speed,
@@ -82,7 +87,7 @@ def cloud_of_movie(
     joined = {}
     for name in Cloud.__dataclass_fields__:
         pieces = [getattr(part, name) for _, part in parts]
-        if name in ("centroid", "radius", "rms", "largest"):  # the first frame of a piece repeats
+        if name in OF_FRAMES:  # the first frame of a piece repeats
             pieces = [
                 p if first == 0 else p[1:] for (first, _), p in zip(parts, pieces, strict=True)
             ]
@@ -116,6 +121,8 @@ def epochs(
     share: float = 0.9,
 ) -> Epochs:
     """Epochs from radius (frames,), inhale and sneeze looked for in the first `horizon` frames.
+
+    `radius` may be the mean distance to the centroid or to zero (`Cloud.norm`).
 
     `frozen` (steps,) is the share of rows that will not move again (phases.frozen); without it
     there is no winter.
