@@ -120,8 +120,8 @@ def command_for(recipe: Recipe, params: Mapping[str, Any]) -> str:
     """The command line that makes the artefact of `recipe` at `params`."""
     words = ["python -m lib run", f"chapters/{recipe.chapter}.qmd"]
     known = _chapter_parameters(recipe.chapter)
-    for name, value in params.items():
-        if name in known and known[name] != value:
+    for name, value in params.items():  # a list under the name of a number is another thing
+        if name in known and known[name] != value and type(known[name]) is type(value):
             words.append(f"-p {name}={value}")
     return " ".join(words)
 

@@ -29,6 +29,7 @@ PALETTE = {  # Okabe and Ito (2008): distinguishable with any common colour visi
 }
 DEAD, LIVE = PALETTE["vermillion"], PALETTE["blue"]  # the same two colours through the whole book
 PAPER, SKY = "#fffdf8", "#000000"
+NO_BREAK = "\u00a0"  # a space at which no line ends
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -138,4 +139,5 @@ def sci(x: float, digits: int = 2) -> str:
     if not math.isfinite(x):
         raise ValueError(f"a figure in the text must be finite, got {x}")
     mantissa, exponent = f"{x:.{digits - 1}e}".split("e")
-    return f"{mantissa} × 10{str(int(exponent)).translate(SUPERSCRIPTS)}".replace("-", "−")
+    power = f"10{str(int(exponent)).translate(SUPERSCRIPTS)}"
+    return f"{mantissa}{NO_BREAK}×{NO_BREAK}{power}".replace("-", "−")
