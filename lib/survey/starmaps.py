@@ -21,7 +21,11 @@ from lib.survey.sky import Field, Raster, Sky, orthographic
 DIMMEST = 0.22  # of the colour map: darker would not be seen on black
 SHADES = 64  # of the colour map that stars have
 MARK = plots.PALETTE["sky"]
-CAMERA = {"x": -1.1, "y": -1.6, "z": 0.85}  # of the room: the zero row in front, all of it in sight
+CAMERA = {
+    "x": -1.49,
+    "y": -2.16,
+    "z": 1.15,
+}  # of the room: the zero row in front, far enough off for a narrow page
 
 
 def starlight(colormap: str) -> Colormap:
