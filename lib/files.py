@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-# libyaml where PyYAML was built with it (its wheels are): ten times as fast, the same values
+# libyaml where PyYAML was built with it (its wheels are): the same values, parsed in C
 YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the quota, the size of one file
 

@@ -183,6 +183,24 @@ def test_texts_of_the_same_kinds_are_kept_by_the_same_contexts(name):
     assert len(memory.known) < 400 or memory.escapes is None
 
 
+@pytest.mark.parametrize(
+    ("pattern", "alike"),
+    [
+        (r"\p{L}+|.", True),
+        (r"(?i:\p{Lu})+|.", False),  # regardless of case it takes é, and 漢 it does not
+        (r"[[:alpha:]]+|.", None),
+        (r"(?a)\s+|.", None),
+        (r"(?:ab){e<=1}|.", None),
+        (r"é+|.", None),
+        (r"\w+|.", None),
+    ],
+)
+def test_only_what_the_patterns_cannot_tell_apart_is_of_one_kind(pattern, alike):
+    memory = Contexts(tiny([], patterns=(pattern,)))
+    assert (memory.escapes is None) == (alike is None)
+    assert (memory.kind("é") == memory.kind("漢")) == bool(alike)
+
+
 def tiny(tokens, **fields):
     base = vocabulary.Vocabulary(
         "tiny", tuple(tokens), {}, len(tokens), None, (r"\w+|\W",), None, "byte"

@@ -3,7 +3,9 @@
 A token whose text is cut where it stands alone may still be kept whole beside other characters. It
 is asked between every pair of SURROUNDINGS. The answer depends on a text only through what the
 patterns can tell apart, so texts of the same *kinds* of characters share one answer: two characters
-beyond ASCII are of one kind if the same property escapes (\\p{L}, \\s) of the patterns match them.
+beyond ASCII are of one kind if the same property escapes (\\p{L}, \\s) of the patterns match them,
+with and without regard to case. Where a pattern has anything else to say of such characters
+(flags, POSIX classes, literals), every character is a kind of its own.
 """
 
 from collections.abc import Hashable, Iterator
@@ -20,6 +22,7 @@ SURROUNDINGS = ("", " ", "\n", "\r", "\t", "a", "A", "1", "!", "'", "\u0301", "\
 
 ESCAPE = regex.compile(r"\\[pP]\{\w+\}|\\[sS]")  # what patterns say of characters beyond ASCII
 REST = regex.compile(r"(?:[\x00-\x5b\x5d-\x7f]|\\[rnt]|\\[^\w])*")  # and what only of ASCII
+MORE = regex.compile(r"\[:|\(\?(?!i[:)])[A-Za-z]|\{[^\d,]")  # POSIX classes, flags, fuzzy matching
 
 
 def contexts() -> Iterator[tuple[str, str]]:
@@ -66,10 +69,12 @@ class Contexts:
         """The property escapes of the patterns; None if these name characters beyond ASCII."""
         found: set[str] = set()
         for pattern in self.vocabulary.patterns:
-            if not REST.fullmatch(ESCAPE.sub("", pattern)):
+            rest = ESCAPE.sub("", pattern)
+            if not REST.fullmatch(rest) or MORE.search(rest):
                 return None
             found.update(ESCAPE.findall(pattern))
-        return tuple(map(regex.compile, sorted(found)))
+        flags = (0, regex.IGNORECASE)
+        return tuple(regex.compile(escape, flag) for escape in sorted(found) for flag in flags)
 
 
 def folds_to_ascii(character: str) -> bool:
