@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from lib import artifacts, paths, progress
-from lib.training import arithmetic, films, loop, model
+from lib.training import arithmetic, backward, films, loop, model
 from lib.training.config import (
     EAGER_BF16,
     FLANNEL,
@@ -231,6 +231,32 @@ def test_cross_entropy_survives_a_hopeless_token():
     """N(0,1) rows give logits of hundreds: the probability underflows, the loss must not."""
     h, W = torch.full((3, 4), 100.0), torch.tensor([[1.0] * 4, [-1.0] * 4])
     assert model.loss(h, W, torch.tensor([1, 1, 1])).item() == pytest.approx(800.0)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"tied": False}, {"positions": "none"}, {"layers": 1, "heads": 4}, {"batch": 1, "seq": 5},
+     {"batch": 9, "init_std": 1.0}, {"dim": 128, "ff": 256, "seq": 70}],
+)  # fmt: skip
+def test_the_written_out_pass_is_autograds(stream, changes):
+    """Loss, hidden states and every gradient, to the last bit; what stood there before is gone."""
+    run = TINY.replace(**changes)
+    flat = model.initialise(run).bfloat16().float()
+    tokens, targets = loop.batch(stream, run, 1)
+    named = model.views(flat.clone(), run)
+    leaves = {name: tensor.requires_grad_() for name, tensor in named.items()}
+    h = model.hidden(leaves, tokens, run)
+    loss = model.loss(h.flatten(0, 1), leaves["W"], targets.flatten())
+    wanted = dict(zip(leaves, torch.autograd.grad(loss, list(leaves.values())), strict=True))
+
+    sums = torch.full_like(flat, 7.0)
+    found = model.views(sums, run)
+    ours, hidden = backward.loss_and_gradients_(model.views(flat, run), found, tokens, targets, run)
+    assert ours.item() == loss.item()
+    assert torch.equal(hidden, h.detach())
+    for name, gradient in wanted.items():
+        assert torch.equal(found[name], gradient), name
+    assert all(gradient.any() for gradient in wanted.values())
 
 
 def test_gradient_identity(stream):

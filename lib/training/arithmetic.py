@@ -40,7 +40,7 @@ def on_lattice(x: torch.Tensor, grid: torch.dtype) -> torch.Tensor:
 
 
 def store_(
-    out: torch.Tensor, x: torch.Tensor, *, rounding: str, rng: np.random.Generator
+    out: torch.Tensor, x: torch.Tensor, *, rounding: str, rng: np.random.Generator | None = None
 ) -> torch.Tensor:
     """Put float32 x (...) on the lattice of `out` (...), to nearest or stochastically. Returns out.
 

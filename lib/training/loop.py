@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from lib import progress
-from lib.training import arithmetic, model, optim
-from lib.training.config import ConfigError, Run
+from lib.training import arithmetic, backward, model, optim
+from lib.training.config import ConfigError, Rounding, Run
 
 _BATCHES, _ROUNDING = 0, 1  # independent streams of random numbers
 
@@ -93,7 +93,8 @@ def train(
         work = torch.empty(model.count(run), dtype=compute, device=device).copy_(state.param)
         sums = torch.zeros_like(work)
         named, gradients = model.views(work, run), model.views(sums, run)
-        for name, tensor in named.items():
+        spelt = device.type == "cpu" and compute == torch.float32
+        for name, tensor in named.items() if not spelt else ():
             tensor.requires_grad_().grad = gradients[name]
         given = sums if grid == compute else torch.zeros_like(sums, dtype=grid)
         fixed = {
@@ -113,10 +114,13 @@ def train(
         for step in range(state.step + 1, run.steps + 1):
             tokens, targets = batch(stream, run, step)
             tokens, targets = tokens.to(device), targets.to(device)
-            sums.zero_()
-            h = model.hidden(named, tokens, run)
-            loss = model.loss(h.flatten(0, 1), named["W"], targets.flatten())
-            loss.backward()
+            if spelt:
+                loss, h = backward.loss_and_gradients_(named, gradients, tokens, targets, run)
+            else:
+                sums.zero_()
+                h = model.hidden(named, tokens, run)
+                loss = model.loss(h.flatten(0, 1), named["W"], targets.flatten())
+                loss.backward()
             if intervene:
                 intervene(gradients)
             if given is not sums:
@@ -124,7 +128,8 @@ def train(
             record[step - 1] = value = loss.item()
             if not np.isfinite(value):
                 raise Diverged(f"the loss is {value} at step {step}: lower lr (now {run.lr:g})")
-            optim.step_(state, given, run, rng=_generator(run, step, _ROUNDING))
+            dice = _generator(run, step, _ROUNDING) if run.rounding == Rounding.STOCHASTIC else None
+            optim.step_(state, given, run, rng=dice)
             if observers:
                 moment = Moment(
                     step=step,

@@ -14,6 +14,8 @@ from lib.training.config import Init, Run
 
 CHUNK = 64  # rows of logits at a time: 64 x 4,000 float32 (1 MB) stay in the processor's cache
 
+SMALLEST = 1e-36  # probability: float32 has all its digits from 1.2e-38 up
+
 Parameters = dict[str, torch.Tensor]
 
 
@@ -129,35 +131,49 @@ def loss(h: torch.Tensor, W: torch.Tensor, targets: torch.Tensor) -> torch.Tenso
 
 
 class ChunkedCrossEntropy(torch.autograd.Function):
-    """Cross-entropy of softmax(h W^T), with both gradients made in the forward pass.
-
-    dL/dh = (p - y) W / n and dL/dW_i = sum_n (p_ni - y_ni) h_n / n; the logits (tokens, vocab) are
-    never all in memory.
-    """
+    """`cross_entropy_` for autograd."""
 
     @staticmethod
     def forward(ctx, h: torch.Tensor, W: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        n = len(h)
-        total = h.new_zeros(())
-        grad_h, grad_W = torch.empty_like(h), torch.zeros_like(W)
-        buffer = h.new_empty(min(CHUNK, n), len(W))
-        for start in range(0, n, CHUNK):
-            rows, wanted = h[start : start + CHUNK], targets[start : start + CHUNK, None]
-            p = torch.mm(rows, W.T, out=buffer[: len(rows)])
-            highest, chosen = p.amax(1), p.gather(1, wanted)[:, 0]
-            torch.softmax(p, 1, out=p)
-            # log sum exp = highest logit - log of its probability, which is at least 1 / vocab
-            total += (highest - p.amax(1).log() - chosen).sum()
-            p.scatter_add_(1, wanted, p.new_full(wanted.shape, -1.0))
-            torch.mm(p, W, out=grad_h[start : start + CHUNK])
-            grad_W.addmm_(p.T, rows)
-        ctx.save_for_backward(grad_h.div_(n), grad_W.div_(n))
-        return total / n
+        grad_W = torch.empty_like(W)
+        loss, grad_h = cross_entropy_(h, W, targets, grad_W)
+        ctx.save_for_backward(grad_h, grad_W)
+        return loss
 
     @staticmethod
     def backward(ctx, upstream: torch.Tensor):
         grad_h, grad_W = ctx.saved_tensors
         return grad_h * upstream, grad_W * upstream, None
+
+
+def cross_entropy_(
+    h: torch.Tensor, W: torch.Tensor, targets: torch.Tensor, grad_W: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean cross-entropy of softmax(h W^T) in nats and its gradient by h; by W it fills `grad_W`.
+
+    dL/dh = (p - y) W / n and dL/dW_i = sum_n (p_ni - y_ni) h_n / n; the logits (tokens, vocab) are
+    never all in memory.
+    """
+    n = len(h)
+    total = h.new_zeros(())
+    grad_h = torch.empty_like(h)
+    grad_W.zero_()
+    buffer = h.new_empty(min(CHUNK, n), len(W))
+    minus_one = h.new_full((len(buffer), 1), -1.0)
+    for start in range(0, n, CHUNK):
+        rows, wanted = h[start : start + CHUNK], targets[start : start + CHUNK, None]
+        p = torch.mm(rows, W.T, out=buffer[: len(rows)])
+        torch.softmax(p, 1, out=p)
+        chosen = p.gather(1, wanted)
+        if chosen.min() > SMALLEST:
+            total -= chosen.log().sum()
+        else:  # so improbable that the logarithm of p has lost digits: from the logits then
+            total += F.cross_entropy(F.linear(rows, W), wanted[:, 0], reduction="sum")
+        p.scatter_add_(1, wanted, minus_one[: len(rows)])
+        torch.mm(p, W, out=grad_h[start : start + CHUNK])
+        grad_W.addmm_(p.T, rows)
+    grad_W.div_(n)
+    return total / n, grad_h.div_(n)
 
 
 @torch.no_grad()

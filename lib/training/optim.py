@@ -97,7 +97,9 @@ def start(run: Run, flat: torch.Tensor) -> State:
     return state
 
 
-def step_(state: State, grad: torch.Tensor, run: Run, *, rng: np.random.Generator) -> None:
+def step_(
+    state: State, grad: torch.Tensor, run: Run, *, rng: np.random.Generator | None = None
+) -> None:
     """One optimiser step in place; `grad` (parameters,) in grad_dtype; `rng` rounds, if asked."""
     state.step += 1
     c = coefficients(run, state.step)
@@ -157,7 +159,7 @@ def finest(state: State) -> torch.Tensor:
     return (state.param if state.master is None else state.master).to(torch.float32, copy=True)
 
 
-def _store_(state: State, run: Run, wanted: torch.Tensor, rng: np.random.Generator) -> None:
+def _store_(state: State, run: Run, wanted: torch.Tensor, rng: np.random.Generator | None) -> None:
     if state.low is not None:
         arithmetic.split_master_(state.param, state.low, wanted)
         return

@@ -25,7 +25,7 @@ VECTORS = ("mean_h",)  # mean last hidden state over the batch, float32 (dim,)
 SCALARS = ("loss",)  # float32, NaN at frame 0
 SOURCES = tuple(
     f"lib.training.{name}"
-    for name in ("config", "arithmetic", "model", "optim", "loop", "movie", "recorder")
+    for name in ("config", "arithmetic", "model", "backward", "optim", "loop", "movie", "recorder")
 )
 RATIO = 3  # least compression of a movie: what the disk is asked for
 
