@@ -180,6 +180,12 @@ def _chapter_parameters(chapter: str) -> dict[str, Any]:
         return {}
 
 
+def _scale() -> str:
+    from lib import scale  # only to note it: as above
+
+    return scale.current()
+
+
 def _older(recipe: Recipe, params: Mapping[str, Any]) -> bool:
     """Whether an artefact of the same name and parameters was made from other sources."""
     for path in (paths.ARTIFACTS / recipe.name).glob(f"{recipe.name}-*{recipe.suffix}"):
@@ -228,6 +234,7 @@ def _make(recipe: Recipe, params: dict, identity: dict, digest: str, path: Path)
     made = identity | {
         "chapter": recipe.chapter,
         "digest": digest,
+        "scale": _scale(),
         "seconds": round(time.perf_counter() - started, 3),
         "seed": identity["parameters"].get("seed"),
         "versions": provenance.versions(),

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from lib import artifacts, claims, files, paths, scale
+from lib import artifacts, claims, digests, files, paths, scale
 
 FILE = paths.DATA / "full_runs.yml"
 HEADER = """\
@@ -61,7 +61,7 @@ def measured(id: str, kept: dict[str, Kept]) -> dict[str, Any] | None:
 def gather(chapter: str, generators: list[str]) -> Kept:
     """What `chapter` settled at the current scale and the artefacts of its `generators`.
 
-    Only artefacts made with the parameters of the current scale are taken. Raises FullRunError if
+    Only artefacts made at the current scale are taken. Raises FullRunError if
     the chapter settled nothing here.
     """
     mine = {id for id, claim in claims.ledger().items() if claim.chapter == chapter}
@@ -72,17 +72,8 @@ def gather(chapter: str, generators: list[str]) -> Kept:
             f"  BOOK_SCALE={scale.current()} python -m lib run chapters/{chapter}.qmd"
         )
     made = [artifacts.verify(path) | {"file": path.name} for path in artifacts.every()]
-    wanted = {name: scale.overrides(name, scale.current()) for name in generators}
-    kept = [
-        {
-            "name": one["file"],
-            "digest": one["digest"],
-            "content": one["content"],
-            "chapter": one["chapter"],
-            "seconds": one["seconds"],
-        }
-        for one in made
-        if one["chapter"] in wanted and agrees(one["parameters"], wanted[one["chapter"]])
+    full = [
+        one for one in made if one["chapter"] in generators and one.get("scale") == scale.current()
     ]
     return Kept(
         chapter=chapter,
@@ -90,7 +81,7 @@ def gather(chapter: str, generators: list[str]) -> Kept:
         machine=f"{platform.machine()}, torch {made[0]['versions'].get('torch', '?')}"
         if made
         else platform.machine(),
-        artefacts=kept,
+        artefacts=_groups(full),
         claims={
             id: {name: record[name] for name in ("measured", "setting", "verdict")}
             for id, record in sorted(found.items())
@@ -98,16 +89,28 @@ def gather(chapter: str, generators: list[str]) -> Kept:
     )
 
 
-def agrees(parameters: Any, changes: dict[str, Any]) -> bool:
-    """Whether each of `changes` that occurs anywhere in nested `parameters` has the value there."""
-    if isinstance(parameters, list):
-        return all(agrees(item, changes) for item in parameters)
-    if not isinstance(parameters, dict):
-        return True
-    return all(
-        (name not in changes or changes[name] == value) and agrees(value, changes)
-        for name, value in parameters.items()
-    )
+def _groups(made: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Artefacts of one recipe and chapter as one entry; digests of several are digested together.
+
+    In the order of their files' names.
+    """
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for one in made:
+        groups.setdefault((one["chapter"], one["name"]), []).append(one)
+    return [
+        {
+            "name": many[0]["file"] if len(many) == 1 else f"{name}, {len(many)} files",
+            **{
+                kind: many[0][kind]
+                if len(many) == 1
+                else digests.of_value([one[kind] for one in many])
+                for kind in ("digest", "content")
+            },
+            "chapter": chapter,
+            "seconds": round(sum(one["seconds"] for one in many), 3),
+        }
+        for (chapter, name), many in groups.items()
+    ]
 
 
 def keep(entry: Kept, path: Path = FILE) -> None:

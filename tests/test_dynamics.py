@@ -240,6 +240,35 @@ def test_a_gauge_reads_every_step():
     assert reader.found["live"][0] > reader.found["dead"][0] > 0
 
 
+def test_a_gauge_reads_what_motion_says_of_the_same_gradients():
+    """Also where some gradients are shorter than the floor, and one is zero."""
+    seen = []
+
+    def shrink(grads):
+        grads["W"][DEAD[::2]] *= 1e-12
+        grads["W"][DEAD[1]] = 0
+
+    def observe(moment):
+        if moment.step:
+            seen.append((moment.grads["W"][DEAD].double().numpy(), moment.h.flatten(0, 1).mean(0)))
+
+    reader = gauge.Gauge(DEAD, LIVE)
+    run = RUN.replace(steps=2, grad_dtype="float32", state_dtype="float32", param_dtype="float32")
+    loop.train(run, stream(), observers=[reader, observe], intervene=shrink)
+    for step, (grads, h) in enumerate(seen):
+        assert 0 < np.linalg.norm(grads[0]) < gauge.FLOOR < np.linalg.norm(grads[3])
+        wanted = {
+            "dead": np.linalg.norm(grads, axis=1).mean(),
+            "coherence": motion.coherence(grads),
+            "with_h": motion.cosine(grads, h.numpy()).mean(),
+            "floored_coherence": motion.coherence(grads, gauge.FLOOR),
+            "floored_with_h": motion.cosine(grads, h.numpy(), gauge.FLOOR).mean(),
+        }
+        for name, value in wanted.items():
+            assert reader.found[name][step] == pytest.approx(value, rel=1e-9), name
+    assert wanted["floored_coherence"] < 0.9 * wanted["coherence"]
+
+
 # ----------------------------------------------------------------------------- the walk on a shell
 def test_the_account_of_the_radius_sums_and_splits():
     rng = np.random.default_rng(0)

@@ -22,11 +22,13 @@ def made(*, steps: int, seed: int) -> dict:
     return {"x": np.arange(steps) + seed}
 
 
-def test_a_kept_run_is_read_back(place):
+def test_a_kept_run_is_read_back(place, monkeypatch):
     claims.settle("baseline-centroid", 0.4, setting="10,000 steps")
     recipe = artifacts.Recipe("toy", made, (), "goldilocks/02-baseline")
     full = artifacts.cached(recipe, {"steps": 10_000, "seed": 1})
-    artifacts.cached(recipe, {"steps": 7, "seed": 1})  # of another scale
+    with monkeypatch.context() as other:
+        other.setenv("BOOK_SCALE", "smoke")
+        artifacts.cached(recipe, {"steps": 7, "seed": 1})
     entry = fullruns.gather("goldilocks/03-look", ["goldilocks/02-baseline"])
     assert [one["digest"] for one in entry.artefacts] == [full.digest]
     assert list(entry.claims) == ["baseline-centroid"]
@@ -50,17 +52,21 @@ def test_a_broken_file_is_named(place):
     assert fullruns.read(place / "absent.yml") == {}
 
 
-@pytest.mark.parametrize(
-    ("parameters", "fits"),
-    [
-        ({"run": {"steps": 5}}, True),
-        ({"run": {"steps": 6}}, False),
-        ({"runs": [{"steps": 5}, {"steps": 6}]}, False),
-        ({"seed": 1}, True),
-    ],
-)
-def test_artefacts_of_another_scale_are_told_apart(parameters, fits):
-    assert fullruns.agrees(parameters, {"steps": 5}) is fits
+def test_many_runs_are_one_entry(place):
+    claims.settle("baseline-centroid", 0.4)
+    recipe = artifacts.Recipe("toy", made, (), "goldilocks/02-baseline")
+    many = [artifacts.cached(recipe, {"steps": 5, "seed": seed}) for seed in (1, 2, 3)]
+
+    def kept():
+        return fullruns.gather("goldilocks/03-look", ["goldilocks/02-baseline"]).artefacts
+
+    (entry,) = kept()
+    assert entry["name"] == "toy, 3 files"
+    assert entry["seconds"] == pytest.approx(sum(one.provenance["seconds"] for one in many))
+    many[0].path.unlink()
+    (other,) = kept()
+    assert other["name"] == "toy, 2 files"
+    assert other["content"] != entry["content"]
 
 
 def test_every_printed_training_result_stands_in_the_table():

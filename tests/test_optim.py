@@ -31,7 +31,9 @@ def run_with(dtype: str, **changes) -> Run:
 @pytest.mark.parametrize("update", list(TORCH))
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 @pytest.mark.parametrize("settings", [(1e-3, 0.999, 0.0), (3e-4, 0.95, 0.1)])
-def test_reference_fast_and_torch_are_equal(update, dtype, settings):
+@pytest.mark.parametrize("piece", [optim.PIECE, 512])
+def test_reference_fast_and_torch_are_equal(update, dtype, settings, piece, monkeypatch):
+    monkeypatch.setattr(optim, "PIECE", piece)
     lr, beta2, decay = settings
     run = run_with(dtype, lr=lr, beta2=beta2, weight_decay=decay, update=update)
     grid = getattr(torch, dtype)

@@ -417,3 +417,26 @@ def test_the_engine_is_the_sources_recipe(stream, dtype):
     else:  # sums are taken in another order
         np.testing.assert_allclose(ours.losses, losses, rtol=1e-5)
         torch.testing.assert_close(W, peer.W.weight.detach(), rtol=1e-2, atol=1e-4)
+
+
+def test_of_many_runs_a_kill_costs_only_the_one_on_its_way(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "ARTIFACTS", tmp_path)
+    asked, killed = [], {2}
+
+    def make(*, run: int) -> dict[str, np.ndarray]:
+        asked.append(run)
+        if run in killed:
+            raise KeyboardInterrupt
+        return {"number": np.array([run, run**2])}
+
+    recipe = artifacts.Recipe("many", make, (), "dynamics/01-train")
+    runs = [{"run": number} for number in (1, 2, 3)]
+    with pytest.raises(KeyboardInterrupt):
+        films.each(recipe, "dynamics/01-train", {}, runs, make=True)
+    with pytest.raises(artifacts.ArtifactMissing):
+        films.each(recipe, "dynamics/01-train", {}, runs, make=False)
+    killed.clear()
+    together = films.each(recipe, "dynamics/01-train", {}, runs, make=True)
+    assert asked == [1, 2, 2, 3]
+    np.testing.assert_array_equal(together.tensors["number"], [[1, 1], [2, 4], [3, 9]])
+    assert together.summary.startswith("read 3 of many")

@@ -4,8 +4,7 @@ Films of whole matrices are for the runs one wants to look into; an arm keeps on
 rows did: the cloud they form, when each of them stopped, and where they ended.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -126,45 +125,29 @@ class Watcher:
         return found | self.last
 
 
-def make(*, world: dict, contents: str, runs: list) -> dict[str, np.ndarray]:
-    """Watch the dead rows of W in several runs: arrays named "<run number>.<what>".
+def make(
+    *, world: dict, contents: str, run: dict, intervene: str = "", matrix: str = "W"
+) -> dict[str, np.ndarray]:
+    """What the dead rows of `matrix` ("W" or "E") did in a run: see Watcher.result.
 
-    `runs` are mappings with `run` and, if wanted, `intervene` (see INTERVENTIONS) and `matrix`
-    ("E"). `what`: see Watcher.result, and losses (steps,), last (dead, dim) uint16 patterns.
+    And losses (steps,) float32 and `last` (dead, dim) uint16 patterns. `intervene`: "" or the name
+    of one of INTERVENTIONS.
     """
-    where, found = worlds.cached(**world, contents=contents), {}
+    where, values = worlds.cached(**world, contents=contents), from_dict(run)
     dead = torch.from_numpy(where.dead)
-    for i, arm in enumerate(runs):
-        run = from_dict(arm["run"])
-        matrix = arm.get("matrix", "W")
-        watcher = Watcher(where.dead, matrix)
-        wanted = arm.get("intervene")
-        outcome = loop.train(
-            run,
-            where.stream,
-            observers=[watcher],
-            intervene=INTERVENTIONS[wanted](dead) if wanted else None,
-            label=f"arm {i + 1} of {len(runs)}",
-        )
-        last = model.views(outcome.state.param, run)[matrix][dead].bfloat16()
-        kept = watcher.result() | {"losses": outcome.losses, "last": films.patterns(last)}
-        found |= {f"{i}.{name}": values for name, values in kept.items()}
-    return found
+    watcher = Watcher(where.dead, matrix)
+    outcome = loop.train(
+        values,
+        where.stream,
+        observers=[watcher],
+        intervene=INTERVENTIONS[intervene](dead) if intervene else None,
+        label="arm",
+    )
+    last = model.views(outcome.state.param, values)[matrix][dead].bfloat16()
+    return watcher.result() | {"losses": outcome.losses, "last": films.patterns(last)}
 
 
-RECIPE = artifacts.Recipe("arms", make, SOURCES, "dynamics/05-arms")
-
-
-def unpack(arrays: Mapping[str, np.ndarray], labels: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Arrays of one artefact as label -> what -> array, in the order of its runs."""
-    return {
-        label: {
-            name.split(".", 1)[1]: values
-            for name, values in arrays.items()
-            if name.split(".", 1)[0] == str(i)
-        }
-        for i, label in enumerate(labels)
-    }
+RECIPE = artifacts.Recipe("arm", make, SOURCES, "dynamics/05-arms")
 
 
 def unique(patterns: np.ndarray) -> tuple[int, int]:

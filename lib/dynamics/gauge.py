@@ -1,13 +1,11 @@
 """Gauges: the gradients of the living and the dead, measured at every step of the first moments."""
 
-from collections.abc import Mapping
-
 import numpy as np
 import torch
 
 from lib import artifacts
 from lib.dynamics import motion
-from lib.training import films, loop, worlds
+from lib.training import films, loop, model, worlds
 from lib.training.config import from_dict
 
 SOURCES = (*films.SOURCES, "lib.dynamics.gauge", "lib.dynamics.motion")
@@ -40,43 +38,45 @@ class Gauge:
         grads, W = moment.grads["W"].float(), moment.before["W"].float()
         h = moment.h.flatten(0, 1).float()
         dead = grads[self.dead].double().numpy()  # squares of the shortest would underflow
+        length = np.linalg.norm(dead, axis=1)
+        unit = np.divide(dead, length[:, None], out=dead, where=length[:, None] > 0)
+        floored = np.minimum(length / FLOOR, 1)  # lengths left of the units
+        along_h = unit @ motion.unit(h.mean(0).numpy())
         dead_centre, live_centre = W[self.dead].mean(0), W[self.live].mean(0)
-        mean_h = h.mean(0).numpy()
-        p = torch.softmax(h @ W.T, 1)[:, self.dead].mean()
         readings = {
-            "dead": np.linalg.norm(dead, axis=1).mean(),
-            "live": grads[self.live].double().norm(dim=1).mean().item(),
-            "coherence": motion.coherence(dead),
-            "with_h": motion.cosine(dead, mean_h).mean(),
-            "floored_coherence": motion.coherence(dead, FLOOR),
-            "floored_with_h": motion.cosine(dead, mean_h, FLOOR).mean(),
-            "probability": p.item(),
+            "dead": length.mean(),
+            "live": torch.linalg.vector_norm(grads[self.live], dim=1, dtype=torch.float64).mean(),
+            "coherence": _coherence(unit.sum(0), (length > 0).astype(np.float64)),
+            "with_h": along_h.mean(),
+            "floored_coherence": _coherence(floored @ unit, floored),
+            "floored_with_h": (floored * along_h).mean(),
+            "probability": model.probabilities(h, W)[self.dead].mean(),
             "angle": motion.angle(dead_centre.numpy(), live_centre.numpy()),
-            "dead_norm": dead_centre.norm().item(),
-            "radius": (W[self.dead] - dead_centre).norm(dim=1).mean().item(),
+            "dead_norm": dead_centre.norm(),
+            "radius": (W[self.dead] - dead_centre).norm(dim=1).mean(),
         }
         for name, value in readings.items():
             self.found[name].append(float(value))
 
 
-def make(*, world: dict, contents: str, runs: list) -> dict[str, np.ndarray]:
-    """Readings of several runs: one array (runs, steps) float64 for each of READINGS, and losses.
+def _coherence(total: np.ndarray, lengths: np.ndarray) -> float:
+    """Mean cosine of all pairs of vectors with this sum and these lengths, none where it is zero.
 
-    All runs must have the same number of steps.
+    The same number as motion.coherence, whose vectors are at hand only once here.
     """
-    where, found, losses = worlds.cached(**world, contents=contents), [], []
-    for i, values in enumerate(runs):
-        gauge = Gauge(where.dead, where.live)
-        outcome = loop.train(
-            from_dict(values),
-            where.stream,
-            observers=[gauge],
-            label=f"gauge {i + 1} of {len(runs)}",
-        )
-        found.append(gauge.found)
-        losses.append(outcome.losses)
-    readings: Mapping[str, np.ndarray] = {n: np.array([f[n] for f in found]) for n in READINGS}
-    return {**readings, "losses": np.stack(losses)}
+    n = np.count_nonzero(lengths)
+    if n < 2:
+        return float("nan")
+    return float((total @ total - lengths @ lengths) / (n * (n - 1)))
+
+
+def make(*, world: dict, contents: str, run: dict) -> dict[str, np.ndarray]:
+    """Readings of a run: an array (steps,) float64 for each of READINGS, and losses (float32)."""
+    where, values = worlds.cached(**world, contents=contents), from_dict(run)
+    gauge = Gauge(where.dead, where.live)
+    outcome = loop.train(values, where.stream, observers=[gauge], label="gauge")
+    readings = {name: np.array(found) for name, found in gauge.found.items()}
+    return {**readings, "losses": outcome.losses}
 
 
 RECIPE = artifacts.Recipe("gauge", make, SOURCES, "dynamics/05-arms")

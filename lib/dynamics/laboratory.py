@@ -7,7 +7,6 @@ settings, so they cannot disagree about which artefact is meant.
 from collections.abc import Mapping
 from typing import Any
 
-from lib import artifacts
 from lib.dynamics import arms, gauge
 from lib.training import experiments, films
 from lib.training.config import EAGER_BF16, FLANNEL, FLOAT32, FP32_MASTER, GATSBY, GOLDILOCKS, Run
@@ -221,14 +220,15 @@ def winter_arms(s: Settings) -> dict[str, dict[str, Any]]:
 
 # ----------------------------------------------------------------------------- making or loading
 def watched(
-    chapter: str, world: Mapping[str, Any], wanted: Mapping[str, Mapping], *, make: bool
+    chapter: str, world: Settings, wanted: Mapping[str, Settings], *, make: bool
 ) -> dict[str, dict[str, Any]]:
     """Arms by label (see arms.make): made if need be, or only loaded."""
     runs = [{**arm, "run": arm["run"].as_dict()} for arm in wanted.values()]
-    made = films.get(arms.RECIPE, chapter, {"world": dict(world), "runs": runs}, make=make)
-    return arms.unpack(made.tensors, list(wanted))
+    made = films.each(arms.RECIPE, chapter, {"world": dict(world)}, runs, make=make)
+    return {label: artefact.tensors for label, artefact in zip(wanted, made.artefacts, strict=True)}
 
 
-def gauged(chapter: str, params: Settings, *, make: bool) -> artifacts.Artifact:
-    """Gauge readings: made if need be, or only loaded."""
-    return films.get(gauge.RECIPE, chapter, params, make=make)
+def gauged(chapter: str, params: Settings, *, make: bool) -> films.Together:
+    """Gauge readings of `runs`, (runs, steps): made if need be, or only loaded."""
+    runs = [{"run": run} for run in params["runs"]]
+    return films.each(gauge.RECIPE, chapter, {"world": params["world"]}, runs, make=make)

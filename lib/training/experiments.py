@@ -112,9 +112,10 @@ def probe(chapter: str, params: Mapping[str, Any], *, make: bool) -> artifacts.A
     return films.get(films.PROBE, chapter, params, make=make)
 
 
-def ends(chapter: str, params: Mapping[str, Any], *, make: bool) -> artifacts.Artifact:
-    """First and last matrices with these parameters: made if need be, or only loaded."""
-    return films.get(films.ENDS, chapter, params, make=make)
+def ends(chapter: str, params: Mapping[str, Any], *, make: bool) -> films.Together:
+    """First and last matrices of `runs`, each with these parameters: made if need be, or loaded."""
+    runs = [{"run": run} for run in params["runs"]]
+    return films.each(films.ENDS, chapter, {"world": params["world"]}, runs, make=make)
 
 
 def speed(chapter: str, params: Mapping[str, Any], *, make: bool) -> artifacts.Artifact:

@@ -5,15 +5,16 @@ made again and comes out the same asks for no new films.
 """
 
 import dataclasses
+import functools
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from lib import artifacts
+from lib import artifacts, progress
 from lib.training import arithmetic, loop, model, recorder, worlds
 from lib.training.config import from_dict
 
@@ -55,24 +56,20 @@ def make_probe(*, world: dict, contents: str, run: dict, steps: list) -> dict[st
     return found
 
 
-def make_ends(*, world: dict, contents: str, runs: list) -> dict[str, np.ndarray]:
-    """First and last W of several runs: `first`, `last` (runs, vocab, dim); `losses` (runs, steps).
+def make_ends(*, world: dict, contents: str, run: dict) -> dict[str, np.ndarray]:
+    """First and last W of a run: `first`, `last` (vocab, dim), `losses` (steps,) float32.
 
     W as the model sees it: uint16 patterns where it is bfloat16, else float32.
     """
-    where, first, last, losses = worlds.cached(**world, contents=contents), [], [], []
+    where, run, first = worlds.cached(**world, contents=contents), from_dict(run), []
 
     def observe(moment: loop.Moment) -> None:
         if moment.step == 0:
             first.append(patterns(moment.params["W"]))
 
-    for i, values in enumerate(runs):
-        run = from_dict(values)
-        label = f"run {i + 1} of {len(runs)}"
-        outcome = loop.train(run, where.stream, observers=[observe], label=label)
-        last.append(patterns(model.views(outcome.state.param, run)["W"]))
-        losses.append(outcome.losses)
-    return {"first": np.stack(first), "last": np.stack(last), "losses": np.stack(losses)}
+    outcome = loop.train(run, where.stream, observers=[observe], label=f"seed {run.seed}")
+    last = patterns(model.views(outcome.state.param, run)["W"])
+    return {"first": first[0], "last": last, "losses": outcome.losses}
 
 
 def patterns(tensor: torch.Tensor) -> np.ndarray:
@@ -124,6 +121,42 @@ def get(
         world = get(worlds.RECIPE, chapter, params["world"], make=make)
         params = {**params, "contents": world.provenance["content"]}
     return act(recipe, _on_a_device(params))
+
+
+@dataclasses.dataclass(frozen=True)
+class Together:
+    """Artefacts of one recipe, one a run: what was done of many runs survives a kill."""
+
+    artefacts: tuple[artifacts.Artifact, ...]
+
+    @functools.cached_property
+    def tensors(self) -> dict[str, np.ndarray]:
+        """Their arrays by name, stacked: run along the first axis."""
+        each = [artefact.tensors for artefact in self.artefacts]
+        return {name: np.stack([arrays[name] for arrays in each]) for name in each[0]}
+
+    @property
+    def summary(self) -> str:
+        """One line for a chapter's load cell."""
+        size = sum(artefact.path.stat().st_size for artefact in self.artefacts) / 1e6
+        made = [artefact.provenance for artefact in self.artefacts]
+        return (
+            f"read {len(made)} of {made[0]['name']} ({size:.1f} MB), made by {made[0]['chapter']} "
+            f"in {sum(one['seconds'] for one in made):.1f} s"
+        )
+
+
+def each(
+    recipe: artifacts.Recipe,
+    chapter: str,
+    params: Mapping[str, Any],
+    runs: Sequence[Mapping[str, Any]],
+    *,
+    make: bool,
+) -> Together:
+    """As `get`, one artefact for each of `runs`: mappings that join `params`."""
+    watched = progress.bar(runs, desc=recipe.name, unit="run") if make else runs
+    return Together(tuple(get(recipe, chapter, {**params, **run}, make=make) for run in watched))
 
 
 def _on_a_device(value: Any) -> Any:

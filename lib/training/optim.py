@@ -17,6 +17,8 @@ import torch
 from lib.training import arithmetic
 from lib.training.config import Master, Run, Schedule, Update
 
+PIECE = 1 << 21  # numbers updated at a time: what passes between operations stays in the cache
+
 
 @dataclass(frozen=True)
 class Coefficients:
@@ -112,7 +114,9 @@ def step_(
         wanted.addcdiv_(state.exp_avg.float(), denominator, value=-c.step_size)
         _store_(state, run, wanted, rng)
     else:
-        adamw_(state.param, grad, state.exp_avg, state.exp_avg_sq, c, state.step, run.update)
+        buffers = (state.param, grad, state.exp_avg, state.exp_avg_sq)
+        for part in zip(*(buffer.split(PIECE) for buffer in buffers), strict=True):
+            adamw_(*part, c, state.step, run.update)
 
 
 def adamw_(
