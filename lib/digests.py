@@ -4,6 +4,7 @@ import ast
 import dataclasses
 import enum
 import hashlib
+import functools
 import importlib.util
 import inspect
 import json
@@ -81,6 +82,7 @@ def of_source(modules: Iterable[str], function: Callable | None = None) -> str:
     return digest.hexdigest()
 
 
+@functools.lru_cache
 def _code(source: str) -> bytes:
     """The syntax tree of `source` without docstrings, as bytes."""
     tree = ast.parse(source)

@@ -45,7 +45,7 @@ class Gauge:
         dead_centre, live_centre = W[self.dead].mean(0), W[self.live].mean(0)
         readings = {
             "dead": length.mean(),
-            "live": torch.linalg.vector_norm(grads[self.live], dim=1, dtype=torch.float64).mean(),
+            "live": grads[self.live].norm(dim=1).mean(),
             "coherence": _coherence(unit.sum(0), (length > 0).astype(np.float64)),
             "with_h": along_h.mean(),
             "floored_coherence": _coherence(floored @ unit, floored),
