@@ -3,8 +3,8 @@
 import ast
 import dataclasses
 import enum
-import hashlib
 import functools
+import hashlib
 import importlib.util
 import inspect
 import json

@@ -9,6 +9,8 @@ import numpy as np
 from lib import lattice
 from lib.training import movie
 
+PIECE = 16  # steps at a time: what is computed of them should stay in the processor's cache
+
 
 @dataclass(frozen=True)
 class Moves:
@@ -64,7 +66,7 @@ def segments(
     for start in range(0, count, movie.KEY):
         frames = movie.read(path, stream, slice(start, min(start + movie.KEY, count)), rows)
         if last is not None:
-            frames = np.concatenate([last, frames])
-        if len(frames) > 1:
-            yield (start if last is None else start - 1), frames
+            frames, start = np.concatenate([last, frames]), start - 1
+        for first in range(0, len(frames) - 1, PIECE):
+            yield start + first, frames[first : first + PIECE + 1]
         last = frames[-1:]
