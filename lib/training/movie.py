@@ -8,9 +8,10 @@ they can be read alone); the dataset `rows` holds their ids, a stream of n rows 
 Coding of a DELTA stream: patterns become ordinals on the number line (with -0 just below +0, so
 that the map is one to one); every KEY-th frame is kept as it is, the others as the difference to
 the frame before, zigzag-folded so that small moves of either sign are small numbers; the bytes are
-shuffled and compressed with Zstandard by the Blosc2 filter. A frozen row costs next to nothing.
+shuffled and compressed with Zstandard. A frozen row costs next to nothing.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ import numpy as np
 
 KEY = 128  # frames from one key frame to the next: a segment, decoded as one
 CHUNK_BYTES = 1 << 20  # of one compressed chunk before compression: stays in the processor's cache
-LEVEL = 1  # of Zstandard; bytes shuffled: smaller and faster than bits (benchmarks/movie.py)
+LEVEL = 1  # of Zstandard, on shuffled bytes; Blosc2 around it was slower and no smaller (LOG.md)
 
 
 class MovieError(RuntimeError):
@@ -58,33 +59,37 @@ def fold(patterns: np.ndarray) -> np.ndarray:
     As lib.lattice.ordinal, but -0 is -1: nothing is lost, not even the sign of zero or a NaN.
     """
     signed = patterns.view(np.int16)
-    return signed ^ ((signed >> 15) & np.int16(0x7FFF))
+    line = signed >> 15
+    line &= 0x7FFF
+    line ^= signed
+    return line
 
 
 def encode(frames: np.ndarray) -> np.ndarray:
     """Frames (t, ...) uint16 -> codes (t, ...) uint16; frame 0 is the key frame."""
     line = fold(frames)
-    codes = line.view(np.uint16).copy()
-    with np.errstate(over="ignore"):
-        moves = line[1:] - line[:-1]  # modulo 2^16
-        codes[1:] = ((moves << 1) ^ (moves >> 15)).view(np.uint16)
-    return codes
+    codes = np.empty_like(line)
+    codes[0] = line[0]
+    moves = codes[1:]
+    np.subtract(line[1:], line[:-1], out=moves)  # modulo 2^16
+    sign = moves >> 15
+    moves <<= 1
+    moves ^= sign
+    return codes.view(np.uint16)
 
 
 def decode(codes: np.ndarray) -> np.ndarray:
     """Codes (t, ...) uint16 -> frames (t, ...) uint16: the inverse of `encode`."""
-    line = ((codes >> 1) ^ -(codes & 1)).view(np.int16)
+    line = (codes & 1).view(np.int16)
+    np.negative(line, out=line)
+    line ^= (codes >> 1).view(np.int16)
     line[0] = codes[0].view(np.int16)
-    np.cumsum(line, axis=0, dtype=np.int16, out=line)
+    for before, after in itertools.pairwise(line):  # np.cumsum takes longer
+        after += before
     return fold(line).view(np.uint16)
 
 
 # ----------------------------------------------------------------------------- writing
-def compression() -> hdf5plugin.Blosc2:
-    """The filter of every stream."""
-    return hdf5plugin.Blosc2(cname="zstd", clevel=LEVEL, filters=hdf5plugin.Blosc2.SHUFFLE)
-
-
 def create(file: h5py.File, stream: Stream, frames: int) -> h5py.Dataset:
     """An empty dataset for `frames` frames of `stream`."""
     dataset = file.create_dataset(
@@ -93,7 +98,8 @@ def create(file: h5py.File, stream: Stream, frames: int) -> h5py.Dataset:
         maxshape=(None, *stream.shape),  # a short last segment keeps the whole chunk shape
         chunks=stream.chunk,
         dtype=stream.dtype,
-        compression=compression(),
+        shuffle=True,
+        compression=hdf5plugin.Zstd(clevel=LEVEL),
     )
     dataset.attrs["delta"] = stream.delta and stream.dtype == "uint16"
     return dataset
