@@ -72,12 +72,17 @@ class Artifact:
     @property
     def summary(self) -> str:
         """One line for a chapter's load cell: what was read, how it was made."""
-        size = self.path.stat().st_size / 1e6
         made = self.provenance
         return (
-            f"read {self.path.name} ({size:.1f} MB), made by {made['chapter']} "
+            f"read {self.path.name} ({size([self.path])}), made by {made['chapter']} "
             f"in {made['seconds']:.1f} s with torch {made['versions'].get('torch', '?')}"
         )
+
+
+def size(files: Iterable[Path]) -> str:
+    """Size of `files` together, for people."""
+    count = sum(file.stat().st_size for file in files)
+    return f"{count / 1e6:,.1f} MB" if count >= 1e5 else f"{count / 1e3:,.0f} kB"
 
 
 def cached(recipe: Recipe, params: Mapping[str, Any], inputs: Iterable = ()) -> Artifact:

@@ -439,4 +439,4 @@ def test_of_many_runs_a_kill_costs_only_the_one_on_its_way(tmp_path, monkeypatch
     together = films.each(recipe, "dynamics/01-train", {}, runs, make=True)
     assert asked == [1, 2, 2, 3]
     np.testing.assert_array_equal(together.tensors["number"], [[1, 1], [2, 4], [3, 9]])
-    assert together.summary.startswith("read 3 of many")
+    assert together.summary.startswith("read 3 many artefacts (")

@@ -138,12 +138,11 @@ class Together:
     @property
     def summary(self) -> str:
         """One line for a chapter's load cell."""
-        size = sum(artefact.path.stat().st_size for artefact in self.artefacts) / 1e6
         made = [artefact.provenance for artefact in self.artefacts]
-        return (
-            f"read {len(made)} of {made[0]['name']} ({size:.1f} MB), made by {made[0]['chapter']} "
-            f"in {sum(one['seconds'] for one in made):.1f} s"
-        )
+        what = f"{len(made)} {made[0]['name']} artefact{'s' * (len(made) > 1)}"
+        size = artifacts.size(artefact.path for artefact in self.artefacts)
+        seconds = sum(one["seconds"] for one in made)
+        return f"read {what} ({size}), made by {made[0]['chapter']} in {seconds:.1f} s"
 
 
 def each(
