@@ -440,3 +440,33 @@ def test_of_many_runs_a_kill_costs_only_the_one_on_its_way(tmp_path, monkeypatch
     assert asked == [1, 2, 2, 3]
     np.testing.assert_array_equal(together.tensors["number"], [[1, 1], [2, 4], [3, 9]])
     assert together.summary.startswith("read 3 many artefacts (")
+
+
+@pytest.mark.parametrize("size", ["smoke", "book", "full"])
+def test_the_corpora_are_long_enough_at_every_scale(size, monkeypatch):
+    """The worlds of the generators, their texts cut as they will be, without the training."""
+    from lib.dynamics import laboratory
+    from lib.tokens import bpe
+    from lib.training import experiments, worlds
+
+    monkeypatch.setenv("BOOK_SCALE", size)
+    monkeypatch.setattr(bpe, "train", lambda texts, _: list(texts) and bpe.ascii_bytes())
+    monkeypatch.setattr(bpe, "merge", lambda one, _: one)
+    monkeypatch.setattr(worlds, "_pack", lambda _, text: {"length": len(text)})
+    wanted = {
+        "dynamics/01-train": [experiments.train_world],
+        "dynamics/05-arms": [
+            laboratory.gatsby_world,
+            laboratory.flannel_world,
+            laboratory.nova_world,
+        ],
+        "dynamics/09-winters": [laboratory.flannel_world],
+        "goldilocks/01-design": [experiments.goldilocks_world],
+        "goldilocks/02-baseline": [experiments.goldilocks_world],
+    }  # fmt: skip
+    for chapter, kinds in wanted.items():
+        settings = experiments.settings(chapter)
+        for kind in kinds:
+            assert worlds.make(**kind(settings))["length"] > 1_000, chapter
+    design, arms = (experiments.settings(c) for c in ("goldilocks/01-design", "dynamics/05-arms"))
+    assert laboratory.nova_world(arms) == experiments.goldilocks_world(design)  # one artefact

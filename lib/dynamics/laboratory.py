@@ -78,13 +78,19 @@ def flannel_arms(s: Settings) -> dict[str, dict[str, Any]]:
 
 
 # ----------------------------------------------------------------------------- Supernova
+def nova_world(s: Settings) -> dict[str, Any]:
+    """The world of goldilocks/01-design, whose texts are not as long as Flannel's."""
+    sizes = dict.fromkeys(("tokenizer_characters", "characters"), s["nova_characters"])
+    return experiments.goldilocks_world({**s, **sizes})
+
+
 def supernova(s: Settings, vocab: int) -> dict[str, Any]:
     """Goldilocks' first steps with N(0, 0.02) and N(0, 1) rows."""
     run = GOLDILOCKS.replace(
         vocab=vocab, seq=s["seq"], batch=s["nova_batch"], steps=s["nova_steps"], seed=s["seed"]
     )
     runs = [run, run.replace(init_std=1.0)]
-    return {"world": experiments.goldilocks_world(s), "runs": [r.as_dict() for r in runs]}
+    return {"world": nova_world(s), "runs": [r.as_dict() for r in runs]}
 
 
 def unasked(dim: int) -> dict[str, float]:
@@ -104,7 +110,7 @@ def defaults(s: Settings, vocab: int) -> dict[str, Any]:
         for std in (base.init_std, 1.0)
         for i in range(s["default_seeds"])
     ]
-    return {"world": experiments.goldilocks_world(s), "runs": [r.as_dict() for r in runs]}
+    return {"world": nova_world(s), "runs": [r.as_dict() for r in runs]}
 
 
 def stamp(s: Settings, vocab: int) -> dict[str, Any]:
@@ -112,7 +118,7 @@ def stamp(s: Settings, vocab: int) -> dict[str, Any]:
     run = GOLDILOCKS.replace(
         vocab=vocab, steps=s["nova_steps"], seed=s["seed"], **unasked(GOLDILOCKS.dim)
     )
-    return {"world": experiments.goldilocks_world(s), "runs": [run.as_dict()]}
+    return {"world": nova_world(s), "runs": [run.as_dict()]}
 
 
 def widths(s: Settings, vocab: int) -> dict[str, Any]:
@@ -125,7 +131,7 @@ def widths(s: Settings, vocab: int) -> dict[str, Any]:
         for lr in s["width_lrs"]
         for dim in s["widths"]
     ]  # fmt: skip
-    return {"world": experiments.goldilocks_world(s), "runs": [r.as_dict() for r in runs]}
+    return {"world": nova_world(s), "runs": [r.as_dict() for r in runs]}
 
 
 def recipes(s: Settings) -> dict[str, Any]:
