@@ -27,6 +27,9 @@ class PressError(RuntimeError):
 @lru_cache
 def program() -> str:
     """The Pandoc that pypandoc carries, else the one on PATH. Raises PressError if neither is."""
+    carried = Path(pypandoc.__file__).parent / "files" / "pandoc"
+    if os.access(carried, os.X_OK):
+        return str(carried)  # not asked for its version: a failed answer would hand over to PATH's
     try:
         return str(pypandoc.get_pandoc_path())
     except OSError as error:
