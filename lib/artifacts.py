@@ -10,6 +10,7 @@ trajectories as HDF5. Nothing is ever unpickled.
 """
 
 import dataclasses
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -186,9 +187,10 @@ def _chapter_parameters(chapter: str) -> dict[str, Any]:
 
 
 def _scale() -> str:
+    """The scale in force, with "changed" where the caller gave parameters of his own."""
     from lib import scale  # only to note it: as above
 
-    return scale.current()
+    return scale.current() + (", changed" if os.environ.get(scale.GIVEN) else "")
 
 
 def _older(recipe: Recipe, params: Mapping[str, Any]) -> bool:

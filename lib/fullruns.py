@@ -61,8 +61,8 @@ def measured(id: str, kept: dict[str, Kept]) -> dict[str, Any] | None:
 def gather(chapter: str, generators: list[str]) -> Kept:
     """What `chapter` settled at the current scale and the artefacts of its `generators`.
 
-    Only artefacts made at the current scale are taken. Raises FullRunError if
-    the chapter settled nothing here.
+    Only artefacts made at the current scale and with its own parameters are taken. Raises
+    FullRunError if the chapter settled nothing here.
     """
     mine = {id for id, claim in claims.ledger().items() if claim.chapter == chapter}
     found = {id: record for id, record in claims.verdicts().items() if id in mine}

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from lib import artifacts, claims, fullruns, paths
+from lib import artifacts, claims, fullruns, paths, scale
 from lib.dynamics import reference
 
 
@@ -29,6 +29,9 @@ def test_a_kept_run_is_read_back(place, monkeypatch):
     with monkeypatch.context() as other:
         other.setenv("BOOK_SCALE", "smoke")
         artifacts.cached(recipe, {"steps": 7, "seed": 1})
+    with monkeypatch.context() as other:
+        other.setenv(scale.GIVEN, "steps")
+        artifacts.cached(recipe, {"steps": 8, "seed": 1})
     entry = fullruns.gather("goldilocks/03-look", ["goldilocks/02-baseline"])
     assert [one["digest"] for one in entry.artefacts] == [full.digest]
     assert list(entry.claims) == ["baseline-centroid"]
