@@ -6,9 +6,11 @@
 - ours with compute_dtype="bfloat16": the recipe's own bits, checked, with our optimiser.
 
 All on one thread, with the same initial weights and batches. Prints steps per second of processor
-time (other work on the machine hardly enters), the ratios, whether the losses agree, and (with
---profile) where our time goes. How slow eager bf16 is depends on the processor: with bf16
-instructions it is faster than float32. What a processor without them does can be had by
+time (other work on the machine hardly enters), the ratios, whether the losses agree, what a step
+would take if it were its matrix products and attention alone, which is the least that an engine
+computing in float32 with these libraries can take, and (with --profile) where our time goes. How
+slow eager bf16 is depends on the processor: with bf16 instructions it stands near float32, on
+either side of it. What a processor without them does can be had by
 
     ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 \\
         python -m benchmarks.training --no-onednn
@@ -71,6 +73,18 @@ class Peer(torch.nn.Module):
                 named[{"W.weight": "W", "positions.weight": "positions"}.get(name, name)]
             )
         return self
+
+
+PROFILED = 8  # steps
+PRODUCTS = ("aten::mm", "aten::addmm", "aten::addmm_")
+ATTENTION = "flash_attention_for_cpu"  # in the names of its forward and of its backward
+
+
+def floor(averages: list, steps: int) -> tuple[float, float]:
+    """Seconds a step of (products, attention) from a profile over `steps` steps."""
+    times = {average.key: average.self_cpu_time_total / 1e6 / steps for average in averages}
+    attention = sum(seconds for name, seconds in times.items() if ATTENTION in name)
+    return sum(times[name] for name in PRODUCTS), attention
 
 
 class Way:
@@ -146,11 +160,21 @@ def main() -> None:
     assert ways["sources' recipe (eager bf16)"][0].losses == way.losses, "not the recipe's bits"
     assert np.allclose(first[0], first[2], atol=0.08), "ours and eager bf16 disagree"
     assert np.allclose(first[1], first[2], atol=0.03), "ours and float32 disagree"
+    best = ours.best
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        ours.advance(PROFILED)
+    averages = profile.key_averages()
+    products, attention = floor(averages, PROFILED)
+    least = products + attention
+    print(
+        f"  of our {best * 1e3:.0f} ms, products {products * 1e3:.0f} and attention "
+        f"{attention * 1e3:.0f}; with nothing else {1 / least:.1f} steps/s:"
+    )
+    for name, (way, _) in list(ways.items())[:2]:
+        print(f"    {way.best / least:5.2f} x {name}")
     if args.profile:
-        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
-            ours.advance(8)
-        print(profile.key_averages().table(sort_by="self_cpu_time_total", row_limit=14,
-                                           max_name_column_width=44))  # fmt: skip
+        print(averages.table(sort_by="self_cpu_time_total", row_limit=14,
+                             max_name_column_width=44))  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ import yaml
 
 # libyaml where PyYAML was built with it (its wheels are): the same values, parsed in C
 YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+UMASK = os.umask(0o077)  # it can only be read by setting it
+os.umask(UMASK)
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the quota, the size of one file
 
 
@@ -41,9 +43,13 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
 
 
 def replace(temporary: Path, path: Path) -> None:
-    """Rename a finished file to `path` once its bytes are on the disk."""
+    """Rename a finished file to `path` once its bytes are on the disk.
+
+    Others may read it as they may any new file here: safetensors writes for the owner alone.
+    """
     with temporary.open("rb+") as file:
         os.fsync(file.fileno())
+    temporary.chmod(0o666 & ~UMASK)
     temporary.replace(path)
 
 

@@ -94,6 +94,13 @@ def test_hdf5_is_written_by_its_maker_and_opened_at_its_path():
         _ = made.tensors
 
 
+def test_others_may_read_an_artefact_as_they_may_any_new_file(tmp_path):
+    plain = tmp_path / "plain"
+    plain.touch()
+    for recipe, params in ((NOISE, PARAMS), (STEPS, {"steps": 5})):
+        assert artifacts.cached(recipe, params).path.stat().st_mode == plain.stat().st_mode
+
+
 def test_provenance_says_how_it_was_made():
     made = artifacts.cached(NOISE, PARAMS).provenance
     assert made["parameters"] == PARAMS

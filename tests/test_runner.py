@@ -149,6 +149,13 @@ def here(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
+def test_a_chapter_opens_by_its_name_and_by_its_file(here):
+    file = write_chapter(here, "one/01-make", MAKE)
+    assert runner.open_chapter("one/01-make") == runner.open_chapter(file)
+    with pytest.raises(ChapterError, match="one/02-not-there"):
+        runner.open_chapter("one/02-not-there")
+
+
 # ------------------------------------------------------------------ parameters
 
 

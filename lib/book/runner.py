@@ -76,8 +76,12 @@ class Chapter:
 
 
 def open_chapter(source: Path) -> Chapter:
-    """Read the chapter at `source` (.qmd). Raises reader.ChapterError if it is malformed."""
-    source = Path(source).resolve()
+    """Read a chapter by its .qmd file or its name ("discovery/01-norms").
+
+    Raises reader.ChapterError if it cannot be read or is malformed.
+    """
+    named = paths.CHAPTERS / f"{source}.qmd"
+    source = (named if named.is_file() else Path(source)).resolve()
     notebook = reader.read(source)
     return Chapter(source, name_of(source), notebook, source.read_text(encoding="utf-8"))
 

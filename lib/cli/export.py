@@ -14,7 +14,7 @@ def add(verbs: argparse._SubParsersAction) -> None:
         description="Write a chapter as a notebook that papermill and Jupyter run unchanged, from "
         "the folder of the book: papermill OUT.ipynb result.ipynb -p NAME VALUE.",
     )
-    parser.add_argument("chapter", type=Path, help="e.g. chapters/discovery/01-norms.qmd")
+    parser.add_argument("chapter", type=Path, help="e.g. discovery/01-norms, or its file")
     parser.add_argument("--output", type=Path, help="default: the chapter's name + .ipynb, here")
     parser.set_defaults(run=run)
 

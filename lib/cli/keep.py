@@ -12,7 +12,7 @@ def add(verbs: argparse._SubParsersAction) -> None:
         description="Write what a chapter settled at the scale in force, with the digests and "
         "seconds of its artefacts, into data/full_runs.yml. Run the chapter first.",
     )
-    parser.add_argument("chapter", type=Path, help="e.g. chapters/goldilocks/03-look.qmd")
+    parser.add_argument("chapter", type=Path, help="e.g. goldilocks/03-look, or its file")
     parser.set_defaults(run=run)
 
 

@@ -16,7 +16,7 @@ def add(verbs: argparse._SubParsersAction) -> None:
         "is not up to date, side by side. Leaves executed notebooks in data/artifacts/executed.",
     )
     parser.add_argument(
-        "chapter", nargs="?", type=Path, help="e.g. chapters/discovery/01-norms.qmd"
+        "chapter", nargs="?", type=Path, help="e.g. discovery/01-norms, or its file"
     )
     parser.add_argument(
         "-p",
