@@ -80,11 +80,13 @@ PRODUCTS = ("aten::mm", "aten::addmm", "aten::addmm_")
 ATTENTION = "flash_attention_for_cpu"  # in the names of its forward and of its backward
 
 
-def floor(averages: list, steps: int) -> tuple[float, float]:
-    """Seconds a step of (products, attention) from a profile over `steps` steps."""
-    times = {average.key: average.self_cpu_time_total / 1e6 / steps for average in averages}
-    attention = sum(seconds for name, seconds in times.items() if ATTENTION in name)
-    return sum(times[name] for name in PRODUCTS), attention
+def shares(averages: list) -> tuple[float, float]:
+    """Shares of (products, attention) in the time that a profile saw."""
+    times = {average.key: average.self_cpu_time_total for average in averages}
+    attention = sum(time for name, time in times.items() if ATTENTION in name)
+    return sum(times[name] for name in PRODUCTS) / sum(times.values()), attention / sum(
+        times.values()
+    )
 
 
 class Way:
@@ -160,14 +162,14 @@ def main() -> None:
     assert ways["sources' recipe (eager bf16)"][0].losses == way.losses, "not the recipe's bits"
     assert np.allclose(first[0], first[2], atol=0.08), "ours and eager bf16 disagree"
     assert np.allclose(first[1], first[2], atol=0.03), "ours and float32 disagree"
-    best = ours.best
+    step = ours.best
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         ours.advance(PROFILED)
     averages = profile.key_averages()
-    products, attention = floor(averages, PROFILED)
+    products, attention = (share * step for share in shares(averages))
     least = products + attention
     print(
-        f"  of our {best * 1e3:.0f} ms, products {products * 1e3:.0f} and attention "
+        f"  of our {step * 1e3:.0f} ms, products {products * 1e3:.0f} and attention "
         f"{attention * 1e3:.0f}; with nothing else {1 / least:.1f} steps/s:"
     )
     for name, (way, _) in list(ways.items())[:2]:

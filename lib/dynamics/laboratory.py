@@ -124,14 +124,28 @@ def stamp(s: Settings, vocab: int) -> dict[str, Any]:
 def widths(s: Settings, vocab: int) -> dict[str, Any]:
     """A few steps at growing width, for each learning rate: is live/dead a matter of width?"""
     runs = [
-        GOLDILOCKS.replace(
-            vocab=vocab, dim=dim, ff=2 * dim, layers=s["width_layers"], seq=s["width_seq"],
-            batch=s["width_batch"], steps=s["width_steps"], lr=lr, seed=s["seed"],
-        )
+        _widened(s, vocab, dim, lr, s["seed"]).as_dict()
         for lr in s["width_lrs"]
         for dim in s["widths"]
-    ]  # fmt: skip
-    return {"world": nova_world(s), "runs": [r.as_dict() for r in runs]}
+    ]
+    return {"world": nova_world(s), "runs": runs}
+
+
+def widest(s: Settings, vocab: int) -> dict[str, Any]:
+    """The widest of them at the last learning rate, from `wide_seeds` seeds."""
+    runs = [
+        _widened(s, vocab, s["widths"][-1], s["width_lrs"][-1], s["seed"] + i).as_dict()
+        for i in range(s["wide_seeds"])
+    ]
+    return {"world": nova_world(s), "runs": runs}
+
+
+def _widened(s: Settings, vocab: int, dim: int, lr: float, seed: int) -> Run:
+    """Goldilocks, `dim` wide; all but the rows as PyTorch draws it, as the sources had it."""
+    return GOLDILOCKS.replace(
+        vocab=vocab, dim=dim, ff=2 * dim, layers=s["width_layers"], seq=s["width_seq"],
+        batch=s["width_batch"], steps=s["width_steps"], lr=lr, seed=seed, **unasked(dim),
+    )  # fmt: skip
 
 
 def recipes(s: Settings) -> dict[str, Any]:
