@@ -130,6 +130,14 @@ def fmt(x: float, digits: int = 3) -> str:
     return f"{x:,.{places}f}".replace("-", "−")
 
 
+def signed(x: float, places: int = 1) -> str:
+    """A number with its sign and `places` decimals; what rounds to zero has no sign."""
+    if not math.isfinite(float(x)):
+        raise ValueError(f"a figure in the text must be finite, got {x}")
+    text = f"{x:+.{places}f}".replace("-", "−")
+    return text if text.strip("+−0.") else text[1:]
+
+
 def sci(x: float, digits: int = 2) -> str:
     """A number in scientific notation as plain text, e.g. 1.5 × 10⁻⁹.
 
