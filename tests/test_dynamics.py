@@ -1,5 +1,7 @@
 """Analyses of motion: each against a case whose answer is known, or by brute force."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -18,8 +20,8 @@ from lib.dynamics import (
     shell,
     stragglers,
 )
-from lib.training import loop, model, movie, recorder
-from lib.training.config import FLOAT32, FP32_MASTER, Run
+from lib.training import experiments, loop, model, movie, recorder
+from lib.training.config import FLOAT32, FP32_MASTER, GOLDILOCKS, Run
 
 RUN = Run(vocab=60, dim=8, layers=1, heads=1, ff=16, seq=8, batch=4, steps=160, lr=3e-3)
 DEAD, LIVE = np.arange(40, 60), np.arange(40)
@@ -385,3 +387,19 @@ def test_the_crossed_winters_differ_in_what_they_say():
         assert ((1 - run.beta2) < 2**-9) == slow
     long = laboratory.long_winter(settings)["long"]["run"]
     assert long.steps == 30 and long.replace(steps=10) == runs["bf16"]
+
+
+def test_the_widened_models_differ_in_width_rate_and_seed_alone():
+    settings = experiments.settings("dynamics/05-arms")
+    wide, seeds = (f(settings, 3967)["runs"] for f in (laboratory.widths, laboratory.widest))
+    assert [(r["lr"], r["dim"]) for r in wide] == list(
+        itertools.product(settings["width_lrs"], settings["widths"])
+    )
+    assert seeds[0] == wide[-1]  # one run, one artefact
+    assert [r["seed"] for r in seeds] == [settings["seed"] + i for i in range(len(seeds))]
+    for run in (*wide, *seeds):
+        assert run["init_std"] == GOLDILOCKS.init_std  # the rows as said, the rest unasked
+        assert run["positions_std"] == 1.0
+        assert run["hidden_std"] == pytest.approx(1 / (3 * run["dim"]) ** 0.5)
+        same = {k: v for k, v in run.items() if k not in ("dim", "ff", "lr", "seed", "hidden_std")}
+        assert same == {k: v for k, v in wide[0].items() if k in same}
