@@ -8,9 +8,9 @@
 All on one thread, with the same initial weights and batches. Prints steps per second of processor
 time (other work on the machine hardly enters), the ratios, whether the losses agree, what a step
 would take if it were its matrix products and attention alone, which is the least that an engine
-computing in float32 with these libraries can take, and (with --profile) where our time goes. How
-slow eager bf16 is depends on the processor: with bf16 instructions it stands near float32, on
-either side of it. What a processor without them does can be had by
+with these products and this attention can take, and (with --profile) where our time goes. How slow
+eager bf16 is depends on the processor: with bf16 instructions it stands near float32, on either
+side of it. What a processor without them does can be had by
 
     ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 \\
         python -m benchmarks.training --no-onednn
@@ -83,10 +83,9 @@ ATTENTION = "flash_attention_for_cpu"  # in the names of its forward and of its 
 def shares(averages: list) -> tuple[float, float]:
     """Shares of (products, attention) in the time that a profile saw."""
     times = {average.key: average.self_cpu_time_total for average in averages}
+    total = sum(times.values())
     attention = sum(time for name, time in times.items() if ATTENTION in name)
-    return sum(times[name] for name in PRODUCTS) / sum(times.values()), attention / sum(
-        times.values()
-    )
+    return sum(times[name] for name in PRODUCTS) / total, attention / total
 
 
 class Way:

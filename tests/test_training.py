@@ -470,3 +470,16 @@ def test_the_corpora_are_long_enough_at_every_scale(size, monkeypatch):
             assert worlds.make(**kind(settings))["length"] > 1_000, chapter
     design, arms = (experiments.settings(c) for c in ("goldilocks/01-design", "dynamics/05-arms"))
     assert laboratory.nova_world(arms) == experiments.goldilocks_world(design)  # one artefact
+
+
+def test_a_flannel_run_is_the_sources_own_only_if_size_and_text_are(monkeypatch):
+    from lib.training import experiments
+
+    monkeypatch.setenv("BOOK_SCALE", "full")
+    settings = experiments.settings("dynamics/05-arms")
+    fetched = {**settings, "english": "fineweb", "thai": "fineweb2"}
+    size = "10,000 tokens, 1,000 steps of 32 x 128"
+    assert experiments.flannel_setting(settings, 1000) == (size, False)  # another text
+    assert experiments.flannel_setting(fetched, 1000) == (size, True)
+    assert not experiments.flannel_setting(fetched, 150)[1]
+    assert not experiments.flannel_setting({**fetched, "batch": 4}, 1000)[1]

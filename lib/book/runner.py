@@ -75,7 +75,7 @@ class Chapter:
         return {}
 
 
-def open_chapter(source: Path) -> Chapter:
+def open_chapter(source: Path | str) -> Chapter:
     """Read a chapter by its .qmd file or its name ("discovery/01-norms").
 
     Raises reader.ChapterError if it cannot be read or is malformed.

@@ -64,6 +64,18 @@ def train_probe(s: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+_FLANNEL_1 = {
+    "vocab": 10_000, "seq": 128, "batch": 32, "steps": 1_000,
+    "english": "fineweb", "thai": "fineweb2",
+}  # fmt: skip
+
+
+def flannel_setting(s: Mapping[str, Any], steps: int) -> tuple[str, bool]:
+    """Size of a Flannel run of `steps` steps in words, and whether all is as in Flannel 1 ([P])."""
+    size = f"{s['vocab']:,} tokens, {steps:,} steps of {s['batch']} x {s['seq']}"
+    return size, all({**s, "steps": steps}[name] == value for name, value in _FLANNEL_1.items())
+
+
 # ----------------------------------------------------------------------------- goldilocks
 BASELINE_SIZES = (
     "seq", "batch", "steps", "lr", "init_std", "positions_std", "hidden_std", "seed",
