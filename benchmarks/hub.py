@@ -22,7 +22,7 @@ import numpy as np
 import safetensors.numpy
 
 from lib import paths
-from lib.specimens import catalogue, hub, ranges, store
+from lib.extraction import catalogue, fetching, ranges
 from tests.loopback_hub import Hub, serving
 
 ROWS, DIM = 151_936, 2_560
@@ -45,7 +45,7 @@ def serve(path: Path, address: "multiprocessing.Queue[str]") -> None:
         time.sleep(3_600)
 
 
-def by_socket(found: hub.Located, folder: Path) -> None:
+def by_socket(found: fetching.Located, folder: Path) -> None:
     """Receive the range into one buffer, over and over."""
     parts = urlsplit(found.remote.url)
     with socket.create_connection((parts.hostname, parts.port)) as connection:
@@ -60,17 +60,17 @@ def by_socket(found: hub.Located, folder: Path) -> None:
     assert got > found.entry.nbytes
 
 
-def by_book(found: hub.Located, folder: Path) -> None:
+def by_book(found: fetching.Located, folder: Path) -> None:
     """The book's reader, straight to a file."""
     with (folder / "book").open("wb", buffering=0) as sink:
         ranges.read_range(found.remote, found.entry.start, found.entry.stop, sink, quiet=True)
 
 
-def by_fsspec(found: hub.Located, folder: Path, block: int) -> None:
+def by_fsspec(found: fetching.Located, folder: Path, block: int) -> None:
     """HfFileSystem, `block` bytes a read, to a file."""
     from huggingface_hub import HfFileSystem
 
-    system = HfFileSystem(endpoint=hub.endpoint(), skip_instance_cache=True)
+    system = HfFileSystem(endpoint=fetching.endpoint(), skip_instance_cache=True)
     with (
         system.open(f"{REPO}/{FILE}", "rb") as source,
         (folder / "fsspec").open("wb", buffering=0) as sink,
@@ -97,7 +97,7 @@ def main() -> None:
         server = multiprocessing.Process(target=serve, args=(folder / FILE, address), daemon=True)
         server.start()
         os.environ["HF_ENDPOINT"] = address.get(timeout=30)
-        found = hub.locate(catalogue.Hub(REPO, TENSOR))
+        found = fetching.locate(catalogue.Hub(REPO, TENSOR))
         ways: dict[str, Callable[[], None]] = {
             "plain socket, bytes forgotten": lambda: by_socket(found, folder),
             "the book, to a file": lambda: by_book(found, folder),
@@ -120,7 +120,7 @@ def main() -> None:
             "bench", REPO, TENSOR, ROWS, DIM, "U16", None, "none", sources=()
         )
         start = time.perf_counter()
-        store.verify(hub.fetch(description, catalogue.Hub(REPO, TENSOR)))
+        fetching.verify(fetching.fetch_from_hub(description, catalogue.Hub(REPO, TENSOR)))
         whole = time.perf_counter() - start
         server.terminate()
     ours = min(seconds["the book, to a file"])

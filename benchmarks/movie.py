@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 import torch
 
-from lib.training import loop, movie, worlds
+from lib.training import films, loop, worlds
 from lib.training.config import GOLDILOCKS
 
 WORLD = {"half": 2048, "english_in_thai": 0.02, "tokenizer_characters": 2_000_000,
@@ -56,14 +56,14 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        stream = movie.Stream("W", (len(rows), run.dim))
-        dead = movie.Stream("W", (len(world.dead), run.dim))
+        stream = films.Stream("W", (len(rows), run.dim))
+        dead = films.Stream("W", (len(world.dead), run.dim))
 
         def finish() -> None:
             plain = np.stack(frames)
             path = place / f"{len(segments):04d}.h5"
             start = time.process_time()
-            movie.write_segment(path, [stream], {"W": plain})
+            films.write_segment(path, [stream], {"W": plain})
             spent["ours"] += time.process_time() - start
             start = time.process_time()
             with h5py.File(place / "gzip.h5", "w") as file:
@@ -73,9 +73,9 @@ def main() -> None:
             sizes["ours"] += path.stat().st_size
             sizes["gzip"] += (place / "gzip.h5").stat().st_size
             alone = place / "dead.h5"
-            movie.write_segment(alone, [dead], {"W": plain[:, : len(world.dead)]})
+            films.write_segment(alone, [dead], {"W": plain[:, : len(world.dead)]})
             sizes["dead"] += alone.stat().st_size
-            assert np.array_equal(movie.read(path, "W"), plain), "ours is not lossless"
+            assert np.array_equal(films.read(path, "W"), plain), "ours is not lossless"
             segments.append(path)
             frames.clear()
 
@@ -83,7 +83,7 @@ def main() -> None:
             start = time.process_time()
             frames.append(moment.params["W"].view(torch.int16)[keep].numpy().view(np.uint16))
             spent["ours"] += time.process_time() - start
-            if len(frames) == movie.KEY:
+            if len(frames) == films.KEY:
                 finish()
 
         start = time.process_time()

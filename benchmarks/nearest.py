@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from scipy.spatial.distance import cdist
 
-from lib import specimens
-from lib.survey import cartography, distances
+from lib.analysis import charts, geometry
+from lib.extraction import specimens
 
 ROUNDS = 2
 QUERIES = 512
@@ -28,7 +28,7 @@ def naive(queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 def ours(queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """(q,) float64: the same, screened."""
-    return distances.nearest(queries, rows, 2).distances[:, 1]
+    return geometry.nearest(queries, rows, 2).distances[:, 1]
 
 
 def float32(queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -46,7 +46,7 @@ def timed(function: Callable, *arguments: np.ndarray) -> tuple[float, np.ndarray
 
 def main() -> None:
     coder = specimens.open("qwen2.5-coder-0.5b")
-    sample = cartography.sample(coder, cartography.chart(coder), 2000, seed=42)
+    sample = charts.sample(coder, charts.chart(coder), 2000, seed=42)
     rows = sample.rows
     picked = np.linspace(0, len(rows) - 1, QUERIES).astype(int)
     queries = rows[picked]

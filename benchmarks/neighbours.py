@@ -12,7 +12,7 @@ import time
 import numpy as np
 
 from lib import lattice
-from lib.survey import census, neighbours
+from lib.analysis import census, graph
 
 CLUSTER, DISTINCT, PAIRS = 2_212, 125, 500
 BRUTE_ROWS = 1_500
@@ -39,7 +39,7 @@ def synthetic(rows: int, dim: int, *, steps: int, seed: int = 42) -> tuple[np.nd
     shift = rng.integers(-steps, steps + 1, (PAIRS, dim))
     bits[right] = lattice.from_ordinal(lattice.ordinal(bits[left]) + shift)
     cluster = np.sort(chosen[:CLUSTER])
-    inside = cluster[neighbours.brute_force(bits[cluster], steps)]
+    inside = cluster[graph.brute_force(bits[cluster], steps)]
     return bits, np.unique(np.vstack([inside, np.sort(np.column_stack([left, right]), 1)]), axis=0)
 
 
@@ -63,7 +63,7 @@ def main() -> None:
         best["read"] = min(best["read"], seconds(lambda: np.bitwise_xor.reduce(words))[0])
         took, _ = seconds(lambda: census.duplicates(bits))
         best["census"] = min(best["census"], took)
-        took, found = seconds(lambda: neighbours.search(bits, args.steps))
+        took, found = seconds(lambda: graph.search(bits, args.steps))
         best["search"] = min(best["search"], took)
     assert np.array_equal(found.edges, truth), "the search and the planted truth disagree"
     print(
@@ -74,8 +74,8 @@ def main() -> None:
     print(f"search, census included           {best['search']:.3f} s")
     sample = np.random.default_rng(0).choice(args.rows, BRUTE_ROWS, replace=False)
     part = np.ascontiguousarray(bits[np.sort(np.concatenate([truth[:100].ravel(), sample]))])
-    brute, expected = seconds(lambda: neighbours.brute_force(part, args.steps))
-    ours, got = seconds(lambda: neighbours.search(part, args.steps))
+    brute, expected = seconds(lambda: graph.brute_force(part, args.steps))
+    ours, got = seconds(lambda: graph.search(part, args.steps))
     assert np.array_equal(got.edges, expected), "the search and brute force disagree"
     whole = brute * (args.rows / len(part)) ** 2
     print(

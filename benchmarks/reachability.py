@@ -13,8 +13,8 @@ import time
 
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
-from lib.tokens import merging, reachability, vocabulary
-from lib.tokens.reachability import Reach
+from lib.extraction import merging, reachability, vocabulary
+from lib.extraction.reachability import Reach
 
 ROUNDS = 3
 

@@ -11,8 +11,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
-from lib.formation import centres, exact, snowball
-from lib.formation.snowball import HOLE_TOKENS, SURVIVORS, VOCABULARY, Distribution
+from lib.analysis import centres, simulation, snowball
+from lib.analysis.snowball import HOLE_TOKENS, SURVIVORS, VOCABULARY, Distribution
 
 ROUNDS = 3
 
@@ -35,7 +35,7 @@ def compare(
         slow.append(t)
         found.append(demographics)
         t, many = seconds(
-            lambda turn=turn: exact.simulate(
+            lambda turn=turn: simulation.simulate(
                 centre,
                 scale=scale,
                 rows=rows,
@@ -101,7 +101,7 @@ def parallel(centre):
         for _ in range(ROUNDS):
             for workers in times:
                 t, found[workers] = seconds(
-                    lambda w=workers, s=scale, n=trials: exact.simulate(
+                    lambda w=workers, s=scale, n=trials: simulation.simulate(
                         centre, scale=s, rows=SURVIVORS, trials=n, workers=w
                     )
                 )

@@ -1,23 +1,26 @@
-"""`python -m lib`: run, export, press and check the book; look into specimens and artefacts."""
+"""`python -m lib VERB`: the one command line, put together here and nowhere else.
+
+The verbs that ask a matrix, a tokenizer or an artefact are the library's (`lib.cli`); those that
+run, check and render chapters are the book's (`book.cli`).
+"""
 
 import argparse
-import importlib
-import pkgutil
 import sys
 
-from lib import cli
+import book.cli
+import lib.cli
 
 
 def parser() -> argparse.ArgumentParser:
-    """The whole command line; every module of `lib.cli` adds its verb."""
+    """The whole command line."""
     top = argparse.ArgumentParser(
         prog="python -m lib",
-        description="The book on dead tokens: run its chapters, press its pages, ask its tools.",
+        description="The book on dead tokens: run its chapters, render its pages, ask its tools.",
         epilog="BOOK_SCALE=smoke|book|full sets how large the experiments are (default: book).",
     )
     verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
-    for module in sorted(pkgutil.iter_modules(cli.__path__), key=lambda m: m.name):
-        importlib.import_module(f"lib.cli.{module.name}").add(verbs)
+    lib.cli.add(verbs)
+    book.cli.add(verbs)
     return top
 
 
@@ -33,7 +36,7 @@ def main(words: list[str] | None = None) -> int:
         return 1
     except (ValueError, RuntimeError, OSError) as error:
         # the book's own errors say what is wrong and how to mend it; the rest are defects
-        if not type(error).__module__.startswith("lib."):
+        if not type(error).__module__.startswith(("lib.", "book.", "press.")):
             if isinstance(error, OSError) and error.filename:
                 print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
                 return 2

@@ -1,32 +1,44 @@
 """Artefacts: computed once, kept with their provenance, verified on every reading.
 
-A *recipe* says how an artefact is made: its name, the function that makes it, the `lib` modules
-whose source it depends on, and the generator chapter that calls it. The artefact's digest covers
-the recipe's schema and sources, the parameters and the digests of the inputs; it stands in the
-file's name, so a change of any of them asks for a new file and never overwrites an old one.
+A *recipe* is a value that says what can be made: a frozen dataclass whose fields are the
+parameters and whose `make` computes the arrays. The artefact's digest covers the parameters, the
+code that the recipe reaches and the digests of its inputs; it stands in the file's name, so a
+change of any of them asks for a new file and never overwrites an old one.
 
-Tensors are kept as safetensors (bfloat16 as uint16 bits: float16 would merge distinct rows),
-trajectories as HDF5. Nothing is ever unpickled.
+Tensors are kept as safetensors (bfloat16 as uint16 bits: float16 would merge distinct rows), films
+as HDF5. How an artefact was made stands in its file, sealed against later changes: in a
+safetensors file as the one metadata key `provenance` (with more than one key safetensors does not
+always write the same bytes), beside an HDF5 file in a small JSON file. Nothing is ever unpickled.
 """
 
 import dataclasses
+import importlib
+import json
 import os
+import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import filelock
 import numpy as np
 import safetensors
 import safetensors.numpy
 
-from lib import digests, files, paths, provenance
+from lib import digests, files, paths, scale
 
-FORMAT = 1  # raised when the layout of artefact files changes
+FORMAT = 2  # raised when the layout of artefact files changes
 DIGEST_CHARACTERS = 16  # of the hexadecimal SHA-256, in file names
+KEY = "provenance"  # of a safetensors file's metadata
+PACKAGES = ("torch", "numpy", "safetensors", "h5py", "tokenizers")  # that results depend on
+MALFORMED = (  # what hostile bytes lead to
+    *(ValueError, KeyError, TypeError, AttributeError),
+    safetensors.SafetensorError,
+)
 
 
 class ArtifactError(RuntimeError):
@@ -37,22 +49,43 @@ class ArtifactMissing(ArtifactError):
     """An analyser asked for an artefact that no generator has made yet (or that is stale)."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Recipe:
-    """How one kind of artefact is made.
+class Damaged(ValueError):
+    """A file holds no provenance, or one that was changed after it was written."""
 
-    `make(**params)` returns tensors by name (NumPy or torch). With `suffix=".h5"` it is called as
-    `make(path, **params)` and writes the HDF5 file itself; if it is `resumable`, what an earlier,
-    killed run left at that path is handed to it again.
+
+class Recipe:
+    """What can be made and kept; subclasses are frozen dataclasses.
+
+    `make` returns tensors by name (NumPy or torch). With the suffix ".h5" it is called with the
+    path of the file to write; if it is resumable, what an earlier, killed run left at that path is
+    handed to it again.
     """
 
-    name: str  # names the folder and the file
-    make: Callable[..., Any]
-    modules: tuple[str, ...]  # lib modules or packages whose source the result depends on
-    chapter: str  # generator chapter, e.g. "dynamics/01-train": named when the artefact is missing
-    schema: int = 1  # raise it when the meaning of the stored arrays changes
-    suffix: str = ".safetensors"  # or ".h5"
-    resumable: bool = False
+    name: ClassVar[str]  # names the folder and the file
+    suffix: ClassVar[str] = ".safetensors"  # or ".h5"
+    schema: ClassVar[int] = 1  # raise it when the meaning of the stored arrays changes
+    resumable: ClassVar[bool] = False
+
+    def make(self, *path: Path) -> dict[str, Any] | None:
+        """Compute the arrays, or write the file at `path`."""
+        raise TypeError(f"{type(self).__name__} does not say how it is made")
+
+    def inputs(self) -> list[Path]:
+        """Files that `make` reads: their digests are part of the artefact's."""
+        return []
+
+    def parameters(self) -> dict[str, Any]:
+        """The fields as plain values, as they go into the digest and the provenance."""
+        return digests.plain(self)
+
+    def makers(self) -> tuple[Callable, ...]:
+        """The code that the result depends on, with all that it reaches."""
+        return (type(self),)
+
+    @classmethod
+    def restored(cls, parameters: Mapping[str, Any]) -> "Recipe":
+        """The recipe with these plain parameters."""
+        return cls(**parameters)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,9 +103,28 @@ class Artifact:
             raise ArtifactError(f"{self.path.name} is HDF5: open it with h5py at Artifact.path")
         return safetensors.numpy.load_file(self.path)
 
+    def __getitem__(self, name: str) -> np.ndarray:
+        """One of its arrays."""
+        return self.tensors[name]
+
+    @cached_property
+    def recipe(self) -> Any:
+        """The value that it was made from."""
+        module, _, name = self.provenance["kind"].rpartition(".")
+        if module.split(".")[0] != "lib":
+            raise ArtifactError(f"{self.path.name} was made by {module}, not by the library")
+        return getattr(importlib.import_module(module), name).restored(
+            self.provenance["parameters"]
+        )
+
+    @property
+    def seconds(self) -> float:
+        """Seconds that it took to make."""
+        return self.provenance["seconds"]
+
     @property
     def summary(self) -> str:
-        """One line for a chapter's load cell: what was read, how it was made."""
+        """One line: what was read, how it was made."""
         made = self.provenance
         return (
             f"read {self.path.name} ({size([self.path])}), made by {made['chapter']} "
@@ -86,55 +138,43 @@ def size(files: Iterable[Path]) -> str:
     return f"{count / 1e6:,.1f} MB" if count >= 1e5 else f"{count / 1e3:,.0f} kB"
 
 
-def cached(recipe: Recipe, params: Mapping[str, Any], inputs: Iterable = ()) -> Artifact:
-    """The artefact of `recipe` at `params`: read if it is there, else made once.
+def cached(recipe: Recipe, chapter: str) -> Artifact:
+    """The artefact of `recipe`: read if it is there, else made once, on behalf of `chapter`.
 
-    `inputs` are files (Path) or other artefacts that the maker reads. Two processes asking at once
-    compute once. Raises files.FileError if it cannot be written; the maker's own errors pass
-    through.
+    Two processes asking at once compute once. Raises files.FileError if it cannot be written; the
+    maker's own errors pass through.
     """
-    params, identity, digest = _identify(recipe, params, inputs)
-    path = _path(recipe, digest)
+    identity, digest = identify(recipe)
+    path = path_of(recipe, digest)
     with _locked(path):
         if path.exists():
             try:
-                return _open(path, digest)
+                return opened(path, digest)
             except ArtifactError:
                 path.unlink()  # damaged: made again below
-        return _make(recipe, params, identity, digest, path)
+        return _made(recipe, chapter, identity, digest, path)
 
 
-def load(recipe: Recipe, params: Mapping[str, Any], inputs: Iterable = ()) -> Artifact:
-    """The artefact of `recipe` at `params`, never computed here.
+def load(recipe: Recipe, chapter: str) -> Artifact:
+    """The artefact of `recipe` that `chapter` makes, never computed here.
 
     Raises ArtifactMissing, with the command that makes it, if it is absent or stale, and
     ArtifactError if the file on disk is damaged.
     """
-    params, _, digest = _identify(recipe, params, inputs)
-    path = _path(recipe, digest)
-    command = command_for(recipe, params)
+    _, digest = identify(recipe)
+    path = path_of(recipe, digest)
     if not path.exists():
-        why = "stale (its sources or inputs changed)" if _older(recipe, params) else "missing"
-        raise ArtifactMissing(f"artefact {recipe.name} is {why}; make it with\n  {command}")
+        why = "stale (its sources or inputs changed)" if _older(recipe) else "missing"
+        raise ArtifactMissing(f"artefact {recipe.name} is {why}; make it with\n  {_mend(chapter)}")
     try:
-        return _open(path, digest)
+        return opened(path, digest)
     except ArtifactError as error:
-        raise ArtifactError(f"{error}; make it again with\n  {command}") from error
-
-
-def command_for(recipe: Recipe, params: Mapping[str, Any]) -> str:
-    """The command line that makes the artefact of `recipe` at `params`."""
-    words = ["python -m lib run", f"chapters/{recipe.chapter}.qmd"]
-    known = _chapter_parameters(recipe.chapter)
-    for name, value in params.items():  # a list under the name of a number is another thing
-        if name in known and known[name] != value and type(known[name]) is type(value):
-            words.append(f"-p {name}={value}")
-    return " ".join(words)
+        raise ArtifactError(f"{error}; make it again with\n  {_mend(chapter)}") from error
 
 
 def verify(path: Path) -> dict[str, Any]:
     """The provenance of the artefact file at `path`; raises ArtifactError if it is damaged."""
-    return _open(path, None).provenance
+    return opened(path).provenance
 
 
 def every() -> list[Path]:
@@ -148,58 +188,44 @@ def every() -> list[Path]:
 # ----------------------------------------------------------------------------- identity
 
 
-def _identify(
-    recipe: Recipe, params: Mapping[str, Any], inputs: Iterable
-) -> tuple[dict[str, Any], dict[str, Any], str]:
-    """Plain parameters, the identity that goes into the provenance, and its digest."""
+def identify(recipe: Recipe) -> tuple[dict[str, Any], str]:
+    """What goes into the provenance of the recipe's artefact, and the digest of that."""
     identity = {
         "format": FORMAT,
         "name": recipe.name,
+        "kind": f"{type(recipe).__module__}.{type(recipe).__qualname__}",
         "schema": recipe.schema,
-        "parameters": digests.plain(params),
-        "source": digests.of_source(recipe.modules, recipe.make),
-        "inputs": [_input_digest(item) for item in inputs],
+        "parameters": recipe.parameters(),
+        "source": digests.of_maker(*recipe.makers()),
+        "inputs": [_input_digest(file) for file in recipe.inputs()],
     }
-    return dict(params), identity, digests.of_value(identity)
+    return identity, digests.of_value(identity)
 
 
-def _input_digest(item: "Artifact | Path | str") -> str:
-    if isinstance(item, Artifact):
-        return item.digest
-    try:
-        return digests.of_file(Path(item))
-    except OSError as error:
-        raise ArtifactError(f"cannot read the input {item}: {error.strerror}") from error
-
-
-def _path(recipe: Recipe, digest: str) -> Path:
+def path_of(recipe: Recipe, digest: str) -> Path:
+    """Where the artefact of `recipe` with this digest lies, or will lie."""
     folder = paths.ARTIFACTS / recipe.name
     return folder / f"{recipe.name}-{digest[:DIGEST_CHARACTERS]}{recipe.suffix}"
 
 
-def _chapter_parameters(chapter: str) -> dict[str, Any]:
-    from lib import scale  # only to word an error: keeps this module free of chapters
-
+def _input_digest(file: Path) -> str:
     try:
-        return {**scale.literals(chapter), **scale.overrides(chapter, scale.current())}
-    except (OSError, scale.ScaleError):
-        return {}
+        return digests.of_file(file)
+    except OSError as error:
+        raise ArtifactError(f"cannot read the input {file}: {error.strerror}") from error
 
 
-def _scale() -> str:
-    """The scale in force, with "changed" where the caller gave parameters of his own."""
-    from lib import scale  # only to note it: as above
-
-    return scale.current() + (", changed" if os.environ.get(scale.GIVEN) else "")
+def _mend(chapter: str) -> str:
+    return f"python -m lib run chapters/{chapter}.qmd"
 
 
-def _older(recipe: Recipe, params: Mapping[str, Any]) -> bool:
+def _older(recipe: Recipe) -> bool:
     """Whether an artefact of the same name and parameters was made from other sources."""
     for path in (paths.ARTIFACTS / recipe.name).glob(f"{recipe.name}-*{recipe.suffix}"):
         try:
-            if provenance.read(path)["parameters"] == digests.plain(params):
+            if read_provenance(path)["parameters"] == recipe.parameters():
                 return True
-        except provenance.Damaged:
+        except (Damaged, KeyError):
             continue
     return False
 
@@ -222,37 +248,37 @@ def _locked(path: Path) -> Iterator[None]:
         lock.release()
 
 
-def _make(recipe: Recipe, params: dict, identity: dict, digest: str, path: Path) -> Artifact:
+def _made(recipe: Recipe, chapter: str, identity: dict, digest: str, path: Path) -> Artifact:
     partial = path.with_name(f".{path.stem}-partial{path.suffix}")
     if not recipe.resumable:
         partial.unlink(missing_ok=True)
     started = time.perf_counter()
     try:
         if recipe.suffix == ".h5":
-            recipe.make(partial, **params)
+            recipe.make(partial)
         else:
-            tensors = {name: _as_numpy(value) for name, value in recipe.make(**params).items()}
+            tensors = {name: _as_numpy(value) for name, value in recipe.make().items()}
     except Exception as error:
         if not recipe.resumable:
             partial.unlink(missing_ok=True)
         if files.is_full(error):
             raise files.unwritable(path, error) from error
         raise
+    changed = ", changed" if os.environ.get(scale.GIVEN) else ""
     made = identity | {
-        "chapter": recipe.chapter,
+        "chapter": chapter,
         "digest": digest,
-        "scale": _scale(),
+        "scale": scale.current() + changed,  # "changed": the caller gave parameters of his own
         "seconds": round(time.perf_counter() - started, 3),
-        "seed": identity["parameters"].get("seed"),
-        "versions": provenance.versions(),
+        "versions": _versions(),
     }
     try:
         if recipe.suffix == ".h5":
-            text = provenance.sealed(made, digests.of_file(partial))
-            files.write_atomically(provenance.beside(path), lambda p: p.write_text(text))
+            text = _sealed(made, digests.of_file(partial))
+            files.write_atomically(beside(path), lambda p: p.write_text(text))
         else:
-            text = provenance.sealed(made, digests.of_arrays(tensors))
-            safetensors.numpy.save_file(tensors, partial, metadata={provenance.KEY: text})
+            text = _sealed(made, digests.of_arrays(tensors))
+            safetensors.numpy.save_file(tensors, partial, metadata={KEY: text})
         files.replace(partial, path)
     except (OSError, safetensors.SafetensorError, files.FileError) as error:
         if not recipe.resumable:
@@ -260,7 +286,7 @@ def _make(recipe: Recipe, params: dict, identity: dict, digest: str, path: Path)
         if isinstance(error, files.FileError):
             raise
         raise files.unwritable(path, error) from error
-    return _open(path, digest)
+    return opened(path, digest)
 
 
 def _as_numpy(value: Any) -> np.ndarray:
@@ -277,16 +303,63 @@ def _as_numpy(value: Any) -> np.ndarray:
     return array if array.flags.c_contiguous else array.copy()
 
 
-def _open(path: Path, digest: str | None) -> Artifact:
+def opened(path: Path, digest: str | None = None) -> Artifact:
+    """The artefact at `path`, its contents held to their digest. Raises ArtifactError.
+
+    With `digest` it must be the artefact that has it.
+    """
     try:
-        made = provenance.read(path)
+        made = read_provenance(path)
         artifact = Artifact(path, made["digest"], made)
         is_tensors = path.suffix == ".safetensors"
         content = digests.of_arrays(artifact.tensors) if is_tensors else digests.of_file(path)
-    except (OSError, *provenance.MALFORMED) as error:
+    except (OSError, *MALFORMED) as error:
         raise ArtifactError(f"{path} is damaged or no artefact of this book ({error})") from error
     if digest is not None and artifact.digest != digest:
         raise ArtifactError(f"{path} was made from something else than its name says")
     if content != made["content"]:
         raise ArtifactError(f"{path} is damaged: its contents do not match their digest")
     return artifact
+
+
+# ----------------------------------------------------------------------------- provenance
+
+
+def _sealed(provenance: dict[str, Any], content: str) -> str:
+    """`provenance` with the digest of the file's contents and a digest of itself, as JSON."""
+    whole = provenance | {"content": content}
+    return json.dumps(whole | {"seal": digests.of_value(whole)}, sort_keys=True)
+
+
+def read_provenance(path: Path) -> dict[str, Any]:
+    """The provenance of the artefact at `path`. Raises Damaged if it is absent or was changed."""
+    try:
+        if path.suffix == ".h5":
+            text = beside(path).read_text(encoding="utf-8")
+        else:
+            with safetensors.safe_open(path, framework="numpy") as file:
+                text = (file.metadata() or {})[KEY]
+        provenance = json.loads(text)
+        unsealed = {key: value for key, value in provenance.items() if key != "seal"}
+        intact = provenance["seal"] == digests.of_value(unsealed)
+    except (OSError, *MALFORMED) as error:
+        raise Damaged(f"{path}: no provenance can be read ({error})") from error
+    if not intact:
+        raise Damaged(f"{path}: its provenance was changed after it was written")
+    return provenance
+
+
+def beside(path: Path) -> Path:
+    """The JSON file with the provenance of the HDF5 file at `path`."""
+    return path.with_name(path.name + ".json")
+
+
+def _versions() -> dict[str, str]:
+    """Versions of Python and of the packages that results depend on."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,13 +1,19 @@
-"""The ledger of the sources' claims: read it, settle a claim with a measurement, tabulate.
+"""What is claimed: by the sources, in a ledger that chapters settle; by a sentence, with its guard.
 
-`data/claims.yaml` holds what the sources printed and where; a chapter measures and calls `settle`,
-which compares and records the verdict under `data/artifacts/claims/`, one small file a claim. The
-appendix reads those files: a verdict is always something a chapter computed.
+`data/claims.yaml` holds what the sources printed and where. A chapter measures and calls `settled`,
+which compares, records the verdicts under `data/artifacts/claims/`, one small file a claim, and
+shows them. The appendix reads those files: a verdict is always something a chapter computed.
+
+What runs at full scale settled is kept in `data/full_runs.yml`: hours of computing that a reader
+need not repeat to read of. A chapter may quote it, beside its own numbers and never in their place.
 """
 
+import datetime
 import enum
 import json
 import math
+import platform
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +22,30 @@ import numpy as np
 import yaml
 from IPython.display import Markdown
 
-from lib import files, paths, plots, scale
+from lib import artifacts, digests, files, paths, scale, show
+
+
+class ClaimError(ValueError):
+    """The ledger is malformed, or a chapter names a claim that is not in it."""
+
+
+# ----------------------------------------------------------------------------- sentences
+
+STANDS = "[]{.holds}"  # an empty span: Quarto shows the source of an inline value that is empty
+FAILS = " [does not hold here]{.fails}"
+
+
+def holds(condition: Any) -> Markdown:
+    """The guard of the sentence before it: nothing to see while `condition` holds.
+
+    Stands inline, right after the sentence. Where it fails (another matrix, other parameters, a
+    smaller scale) the sentence is marked, the top of the page lists it, and so does
+    `python -m lib check --ran`.
+    """
+    return Markdown(STANDS if condition else FAILS)
+
+
+# ----------------------------------------------------------------------------- the ledger
 
 
 class Verdict(enum.Enum):
@@ -31,10 +60,6 @@ class Verdict(enum.Enum):
         return self.value
 
 
-class ClaimError(ValueError):
-    """The ledger is malformed, or a chapter names a claim that is not in it."""
-
-
 @dataclass(frozen=True)
 class Claim:
     """One claim of the sources."""
@@ -45,7 +70,7 @@ class Claim:
     source: str  # where it stands: seed document and section, or "[P] printed by the notebooks"
     printed: Any  # the value as printed
     check: str  # equal | close | above | below | true | within
-    chapter: str  # chapter that settles it, e.g. "lattice/02-holes"
+    chapter: str  # chapter that settles it, "lattice/02-thirteen"
     tolerance: float = 0.0  # for `close`: relative
     runs: int = 1  # for `within`: trials behind the printed mean
     unit: float = 0.0  # for `within`: the last printed digit, e.g. 0.1
@@ -77,46 +102,36 @@ def ledger(path: Path = paths.CLAIMS) -> dict[str, Claim]:
     return claims
 
 
-def z_score(claim: Claim, sample: Any, error: float = 0.0) -> float:
-    """How far the printed mean lies from that of (n,) `sample`, in standard errors of both.
+# ----------------------------------------------------------------------------- verdicts
 
-    If the sources ran the same experiment, their mean of `runs` trials scatters like ours; printing
-    rounds it to `unit`. `error` is what else is unsure of our mean (float, same units).
+
+@dataclass(frozen=True)
+class Measured:
+    """What a chapter measured of a claim, and on what."""
+
+    value: Any  # None: the specimen is not at hand; a sample (n,) where the check is `within`
+    setting: str = ""  # in a few words: on what it was measured
+    comparable: bool = True  # False: not the printed setting, so a disagreement contradicts nothing
+    error: float = 0.0  # for `within`: what else is unsure of our mean
+    open: bool = False  # a number to look at that cannot decide the claim
+
+
+def settled(found: Mapping[str, Any]) -> Markdown:
+    """Settle claims and show them: claim id -> Measured, or the bare value.
+
+    Raises ClaimError for an id that the ledger does not have, or a value that is not finite.
     """
-    sample = np.asarray(sample, np.float64)
-    if sample.ndim != 1 or len(sample) < 2:
-        raise ClaimError(f"{claim.id}: a mean is judged by its sample, got shape {sample.shape}")
-    scatter = sample.var(ddof=1) * (1 / claim.runs + 1 / len(sample))
-    total = math.sqrt(scatter + claim.unit**2 / 12 + error**2)
-    apart = float(sample.mean()) - float(claim.printed)
-    return apart / total if total else math.copysign(math.inf, apart) if apart else 0.0
-
-
-def evaluate(claim: Claim, measured: Any, error: float = 0.0) -> Verdict:
-    """Compare a measurement with what was printed. None means the specimen was not at hand.
-
-    For `within` the measurement is the sample, (n,) numbers, whose mean is compared.
-    """
-    if measured is None:
-        return Verdict.NEEDS_SPECIMEN
-    measured = _plain(measured)
-    for value in measured if claim.check == "within" and isinstance(measured, list) else [measured]:
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ClaimError(f"{claim.id}: the measured value is {value}")
-    if claim.check == "within":
-        holds = abs(z_score(claim, measured, error)) <= LIMIT
-    elif claim.check == "true":
-        holds = bool(measured)
-    elif claim.check == "equal":
-        holds = measured == claim.printed
-    else:
-        value, printed = float(measured), float(claim.printed)
-        holds = {
-            "close": abs(value - printed) <= claim.tolerance * abs(printed),
-            "above": value >= printed,
-            "below": value <= printed,
-        }[claim.check]
-    return Verdict.REPRODUCED if holds else Verdict.CONTRADICTED
+    for id, one in found.items():
+        measured = one if isinstance(one, Measured) else Measured(one)
+        settle(
+            id,
+            measured.value,
+            setting=measured.setting,
+            verdict=Verdict.OPEN if measured.open else None,
+            comparable=measured.comparable,
+            error=measured.error,
+        )
+    return table(list(found))
 
 
 def settle(
@@ -128,12 +143,9 @@ def settle(
     comparable: bool = True,
     error: float = 0.0,
 ) -> Verdict:
-    """Compare, record and return the verdict on claim `id`.
+    """Compare, record and return the verdict on claim `id`; arguments as in Measured.
 
-    `measured` is the chapter's own value (None: the specimen is not at hand; a sample, with the
-    `error` of its model, where the check is `within`); `setting` says in a few words on what it was
-    measured. `verdict` overrides the comparison only to say OPEN. Where the setting is not the
-    printed one (`comparable=False`), a disagreement contradicts nothing and counts as OPEN.
+    `verdict` overrides the comparison only to say OPEN.
     """
     claims = ledger()
     if id not in claims:
@@ -153,6 +165,48 @@ def settle(
     return found
 
 
+def evaluate(claim: Claim, measured: Any, error: float = 0.0) -> Verdict:
+    """Compare a measurement with what was printed. None means the specimen was not at hand.
+
+    For `within` the measurement is the sample, (n,) numbers, whose mean is compared.
+    """
+    if measured is None:
+        return Verdict.NEEDS_SPECIMEN
+    measured = _plain(measured)
+    for value in measured if claim.check == "within" and isinstance(measured, list) else [measured]:
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ClaimError(f"{claim.id}: the measured value is {value}")
+    if claim.check == "within":
+        agrees = abs(z_score(claim, measured, error)) <= LIMIT
+    elif claim.check == "true":
+        agrees = bool(measured)
+    elif claim.check == "equal":
+        agrees = measured == claim.printed
+    else:
+        value, printed = float(measured), float(claim.printed)
+        agrees = {
+            "close": abs(value - printed) <= claim.tolerance * abs(printed),
+            "above": value >= printed,
+            "below": value <= printed,
+        }[claim.check]
+    return Verdict.REPRODUCED if agrees else Verdict.CONTRADICTED
+
+
+def z_score(claim: Claim, sample: Any, error: float = 0.0) -> float:
+    """How far the printed mean lies from that of (n,) `sample`, in standard errors of both.
+
+    If the sources ran the same experiment, their mean of `runs` trials scatters like ours; printing
+    rounds it to `unit`. `error` is what else is unsure of our mean (float, same units).
+    """
+    sample = np.asarray(sample, np.float64)
+    if sample.ndim != 1 or len(sample) < 2:
+        raise ClaimError(f"{claim.id}: a mean is judged by its sample, got shape {sample.shape}")
+    scatter = sample.var(ddof=1) * (1 / claim.runs + 1 / len(sample))
+    total = math.sqrt(scatter + claim.unit**2 / 12 + error**2)
+    apart = float(sample.mean()) - float(claim.printed)
+    return apart / total if total else math.copysign(math.inf, apart) if apart else 0.0
+
+
 def verdicts() -> dict[str, dict[str, Any]]:
     """The record of every settled claim by id: verdict, measured, setting."""
     found = sorted(_verdicts().glob("*.json")) if _verdicts().exists() else []
@@ -170,15 +224,32 @@ def table(ids: list[str] | None = None, part: str | None = None) -> Markdown:
         claim = claims[id]
         if part is not None and claim.part != part:
             continue
-        record = records.get(id, {"verdict": Verdict.OPEN.value, "measured": None, "setting": ""})
-        measured = show(record["measured"])
+        record = records.get(id, UNSETTLED)
         said = [record["setting"]] if record["setting"] else []
         said += [f"z = {record['z']:+.1f}".replace("-", "−")] if "z" in record else []
-        setting = f" ({'; '.join(said)})" if said else ""
+        measured = as_printed(record["measured"]) + (f" ({'; '.join(said)})" if said else "")
         rows.append(
-            [claim.claim, claim.source, show(claim.printed), measured + setting, record["verdict"]]
+            [claim.claim, claim.source, as_printed(claim.printed), measured, record["verdict"]]
         )
-    return plots.table(rows, ["claim", "source", "printed", "measured", "verdict"], "lllll")
+    return show.table(rows, ["claim", "source", "printed", "measured", "verdict"], "lllll")
+
+
+UNSETTLED: dict[str, Any] = {"verdict": Verdict.OPEN.value, "measured": None, "setting": ""}
+
+
+def as_printed(value: Any) -> str:
+    """A value as precisely as it was printed, None as a dash; floats have up to seven digits."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float) and (value == 0 or 1e-3 <= abs(value) < 1e6):
+        return f"{value:,.7g}".replace("-", "−")
+    if isinstance(value, (int, float)):
+        return show.number(value)
+    if isinstance(value, list):
+        return ", ".join(as_printed(item) for item in value)
+    return str(value)
 
 
 def _verdicts() -> Path:
@@ -194,16 +265,178 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def show(value: Any) -> str:
-    """A value as precisely as it was printed, None as a dash; floats have up to seven digits."""
-    if value is None:
-        return "–"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float) and (value == 0 or 1e-3 <= abs(value) < 1e6):
-        return f"{value:,.7g}".replace("-", "−")
-    if isinstance(value, (int, float)):
-        return plots.fmt(value)
-    if isinstance(value, list):
-        return ", ".join(show(item) for item in value)
-    return str(value)
+# ----------------------------------------------------------------------------- full runs
+
+
+class FullRunError(ValueError):
+    """There is nothing to keep, or the file of kept runs is malformed."""
+
+
+FULL_RUNS_HEADER = """\
+# Results of runs at full scale, the sources' own sizes: what a chapter settled, and the artefacts
+# that it stands on, by digest. `BOOK_SCALE=full python -m lib keep CHAPTER` writes this file.
+"""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """One chapter's results at full scale."""
+
+    chapter: str
+    date: str  # ISO
+    machine: str
+    artefacts: list[dict[str, Any]]  # name, digest, content (both SHA-256), chapter, seconds
+    claims: dict[str, dict[str, Any]]  # id -> measured, setting, verdict
+
+    @property
+    def seconds(self) -> float:
+        """Seconds that the artefacts took to make."""
+        return sum(artefact["seconds"] for artefact in self.artefacts)
+
+
+def full_runs(path: Path = paths.FULL_RUNS) -> dict[str, Kept]:
+    """Kept results by chapter; empty if there is no file. Raises FullRunError if malformed."""
+    if not path.exists():
+        return {}
+    try:
+        entries = files.read_yaml(path) or {}
+        return {name: Kept(chapter=name, **entry) for name, entry in entries.items()}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, AttributeError) as error:
+        raise FullRunError(f"cannot read {path}: {' '.join(str(error).split())}") from error
+
+
+def full_run(id: str, kept: Mapping[str, Kept] | None = None) -> dict[str, Any] | None:
+    """What was measured of claim `id` at full scale (measured, setting, verdict), or None."""
+    kept = full_runs() if kept is None else kept
+    return next((entry.claims[id] for entry in kept.values() if id in entry.claims), None)
+
+
+def gather(chapter: str, generators: list[str]) -> Kept:
+    """What `chapter` settled at the current scale and the artefacts of its `generators`.
+
+    Only artefacts made at the current scale and with its own parameters are taken. Raises
+    FullRunError if the chapter settled nothing here.
+    """
+    mine = {id for id, claim in ledger().items() if claim.chapter == chapter}
+    found = {id: record for id, record in verdicts().items() if id in mine}
+    if not found:
+        raise FullRunError(
+            f"{chapter} settled nothing at {scale.current()} scale; run it first:\n"
+            f"  BOOK_SCALE={scale.current()} python -m lib run chapters/{chapter}.qmd"
+        )
+    made = [artifacts.verify(path) | {"file": path.name} for path in artifacts.every()]
+    full = [
+        one for one in made if one["chapter"] in generators and one.get("scale") == scale.current()
+    ]
+    torch = f", torch {made[0]['versions'].get('torch', '?')}" if made else ""
+    return Kept(
+        chapter=chapter,
+        date=datetime.date.today().isoformat(),
+        machine=f"{platform.machine()}{torch}",
+        artefacts=_groups(full),
+        claims={
+            id: {name: record[name] for name in ("measured", "setting", "verdict")}
+            for id, record in sorted(found.items())
+        },
+    )
+
+
+def _groups(made: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Artefacts of one recipe and chapter as one entry; digests of several are digested together.
+
+    In the order of their files' names.
+    """
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for one in made:
+        groups.setdefault((one["chapter"], one["name"]), []).append(one)
+    entries = []
+    for (chapter, name), many in groups.items():
+        entry = {"name": many[0]["file"] if len(many) == 1 else f"{name}, {len(many)} files"}
+        for kind in ("digest", "content"):
+            together = [one[kind] for one in many]
+            entry[kind] = together[0] if len(many) == 1 else digests.of_value(together)
+        seconds = round(sum(one["seconds"] for one in many), 3)
+        entries.append(entry | {"chapter": chapter, "seconds": seconds})
+    return entries
+
+
+def keep(entry: Kept, path: Path = paths.FULL_RUNS) -> None:
+    """Write `entry` into the file, in place of what was kept of the same chapter."""
+    kept = full_runs(path) | {entry.chapter: entry}
+    fields = ("date", "machine", "artefacts", "claims")
+    plain = {
+        name: {field: getattr(one, field) for field in fields} for name, one in sorted(kept.items())
+    }
+    text = FULL_RUNS_HEADER + yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=1000)
+    files.write_atomically(path, lambda p: p.write_text(text, encoding="utf-8"))
+
+
+# ----------------------------------------------------------------------------- the sources' runs
+
+
+class ExperimentError(ValueError):
+    """The file of experiments is malformed or names a claim that the ledger has not."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One training experiment of the sources, as its authors set it."""
+
+    name: str
+    setting: str
+    claims: tuple[str, ...]  # ids in the ledger, in the order of the table
+    why: str = ""  # what stands in the way of a comparison
+
+
+@dataclass(frozen=True)
+class Result:
+    """One printed result and ours, as texts for a table."""
+
+    experiment: str
+    id: str
+    claim: str
+    ours: str
+    setting: str
+    full: str  # measured at full size, or a dash
+    best: Verdict  # of the full-size run if there is one, else of this edition
+
+
+def experiments(path: Path = paths.EXPERIMENTS) -> list[Experiment]:
+    """All experiments, in the order of the file. Raises ExperimentError naming what is wrong."""
+    try:
+        entries = files.read_yaml(path)
+        found = [Experiment(**{**e, "claims": tuple(e["claims"])}) for e in entries]
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, KeyError) as error:
+        raise ExperimentError(f"cannot read {path}: {' '.join(str(error).split())}") from error
+    known = ledger()
+    missing = [id for experiment in found for id in experiment.claims if id not in known]
+    if missing:
+        raise ExperimentError(f"{path.name} names claims that the ledger has not: {missing}")
+    return found
+
+
+def results(wanted: Sequence[Experiment], kept: Mapping[str, Kept] | None = None) -> list[Result]:
+    """Every result of the experiments: this edition's verdict, and that of a kept full run."""
+    claims, records = ledger(), verdicts()
+    found = []
+    for experiment in wanted:
+        for id in experiment.claims:
+            ours = records.get(id, UNSETTLED)
+            full = full_run(id, kept or {})
+            found.append(
+                Result(
+                    experiment=experiment.name,
+                    id=id,
+                    claim=claims[id].claim,
+                    ours=_short(ours["measured"]),
+                    setting=ours["setting"],
+                    full="–" if full is None else _short(full["measured"]),
+                    best=Verdict((full or ours)["verdict"]),
+                )
+            )
+    return found
+
+
+def _short(value: Any) -> str:
+    """A measured value for a wide table: numbers in three digits."""
+    return show.number(value) if isinstance(value, float) else as_printed(value)

@@ -1,31 +1,44 @@
-"""Digests: what parameters, a source tree, a file or arrays *are*, in 64 characters."""
+"""Digests: what parameters, code, a file or arrays *are*, in 64 characters.
+
+The digest of code is that of the definitions it reaches: a function, the functions, classes and
+constants of `lib` that it names, those that these name, and so on. What lies beside them in the
+same module does not count, nor do comments, docstrings and layout, so an artefact is made again
+when something that made it has changed, and at no other time.
+"""
 
 import ast
 import dataclasses
 import enum
 import functools
 import hashlib
-import importlib.util
 import inspect
 import json
 import textwrap
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from lib import imports, paths
+from lib import paths
 
-FURNITURE = (
-    *("artifacts", "claims", "digests", "files", "imports", "paths", "plots", "progress"),
-    *("provenance", "scale"),
+# modules that keep and show results: they cannot change what is computed
+PRESENTATION = frozenset(
+    f"lib.{name}"
+    for name in ("artifacts", "claims", "digests", "files", "paths", "plots", "progress", "scale")
 )
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+WHOLE = "*"  # in place of a definition's name: all of the module
+
+Place = tuple[str, str]  # a module of lib and the name of one of its definitions, or WHOLE
 
 
 class DigestError(ValueError):
     """A value has no well-defined digest (not plain, not finite, no source)."""
+
+
+# ----------------------------------------------------------------------------- values
 
 
 def plain(value: Any) -> Any:
@@ -60,41 +73,6 @@ def of_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def of_source(modules: Iterable[str], function: Callable | None = None) -> str:
-    """SHA-256 (hex) over the code of `modules`, of all of `lib` that they import, and `function`.
-
-    A package stands for every file in it. Comments, docstrings and layout do not count, nor do the
-    modules that keep and show results (FURNITURE): they cannot change what is computed.
-    """
-    files: set[Path] = set()
-    for module in modules:
-        spec = importlib.util.find_spec(module)
-        if spec is None or spec.origin is None:
-            raise DigestError(f"there is no module {module} to take the source of")
-        origin = Path(spec.origin)
-        files |= {origin} if origin.name != "__init__.py" else set(origin.parent.rglob("*.py"))
-    furniture = {paths.LIB / f"{name}.py" for name in FURNITURE}
-    digest = hashlib.sha256()
-    for file in sorted(set(imports.of_files(files)) - furniture):
-        digest.update(file.name.encode() + b"\0" + _code(file.read_text(encoding="utf-8")))
-    if function is not None:
-        digest.update(_code(textwrap.dedent(inspect.getsource(function))))
-    return digest.hexdigest()
-
-
-@functools.lru_cache
-def _code(source: str) -> bytes:
-    """The syntax tree of `source` without docstrings, as bytes."""
-    tree = ast.parse(source)
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list) and body and isinstance(node, DOCUMENTED):
-            first = body[0]
-            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
-                del body[0]
-    return ast.dump(tree).encode()
-
-
 def of_arrays(arrays: Mapping[str, np.ndarray]) -> str:
     """SHA-256 (hex) over names, dtypes, shapes and bytes of `arrays`, in the order of the names."""
     digest = hashlib.sha256()
@@ -103,3 +81,182 @@ def of_arrays(arrays: Mapping[str, np.ndarray]) -> str:
         digest.update(f"{name}|{array.dtype.str}|{array.shape}|".encode())
         digest.update(array.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
+
+
+# ----------------------------------------------------------------------------- code
+
+
+def of_maker(*makers: Callable) -> str:
+    """SHA-256 (hex) of functions or classes and of all that they reach in `lib`.
+
+    What only keeps and shows results (PRESENTATION) is left out.
+    """
+    own, start = [], set()
+    for maker in makers:
+        if maker.__module__.startswith("lib."):
+            start.add((maker.__module__, maker.__qualname__.split(".")[0]))
+        else:  # a function of a test or a chapter: its own text, and what of lib it names
+            tree = ast.parse(textwrap.dedent(inspect.getsource(maker)))
+            own.append(_dump(tree))
+            start |= set(_places(tree, _globals_of(maker)))
+    return _digest(own, _closure(start, PRESENTATION))
+
+
+def of_cells(code: str) -> str:
+    """SHA-256 (hex) of a chapter's code and of all that it reaches in `lib`."""
+    tree = ast.parse(code)
+    return _digest([_dump(tree)], reached(code))
+
+
+def reached(code: str) -> set[Place]:
+    """The definitions of `lib` that `code` reaches, as (module, name)."""
+    tree = ast.parse(code)
+    return _closure(set(_places(tree, _imported(tree))), frozenset())
+
+
+def _digest(own: Iterable[str], places: Iterable[Place]) -> str:
+    digest = hashlib.sha256()
+    for text in own:
+        digest.update(text.encode())
+    for module, name in sorted(places):
+        digest.update(f"{module}.{name}|{_source(module).texts[name]}|".encode())
+    return digest.hexdigest()
+
+
+def _closure(start: set[Place], beyond: frozenset[str]) -> set[Place]:
+    """Everything that the definitions `start` reach, without the modules `beyond`."""
+    seen: set[Place] = set()
+    waiting = [place for place in start if place[0] not in beyond]
+    while waiting:
+        module, name = waiting.pop()
+        source = _source(module)
+        names = [*source.texts] if name == WHOLE else [name, ""]  # "" is what runs on import
+        for found in names:
+            if found in source.texts and (module, found) not in seen:
+                seen.add((module, found))
+                waiting += [place for place in source.reaches[found] if place[0] not in beyond]
+    return seen
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A module of lib: of each definition its syntax tree as text, and what it names."""
+
+    texts: dict[str, str]
+    reaches: dict[str, tuple[Place, ...]]
+
+
+def _source(module: str) -> Source:
+    file = _file(module)
+    return _read(module, file, file.stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=256)
+def _read(module: str, file: Path, _modified: int) -> Source:
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    known = {name: (module, name) for node in tree.body for name in _names(node)}
+    known |= _imported(tree)
+    texts: dict[str, str] = {}
+    reaches: dict[str, tuple[Place, ...]] = {}
+    for node in tree.body:
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            continue
+        places = tuple(_places(node, known))
+        for name in _names(node):
+            texts[name] = texts.get(name, "") + _dump(node)
+            reaches[name] = reaches.get(name, ()) + places
+    return Source(texts, reaches)
+
+
+def _names(node: ast.stmt) -> list[str]:
+    """The names that a statement of a module defines or changes; "" for none."""
+    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+        return [node.name]
+    if isinstance(node, (ast.Import, ast.ImportFrom)):
+        return []
+    targets = getattr(node, "targets", None) or [getattr(node, "target", None)]
+    named = [n for target in targets if target for n in ast.walk(target)]
+    return [n.id for n in named if isinstance(n, ast.Name)] or [""]
+
+
+def _imported(tree: ast.AST) -> dict[str, Place]:
+    """What the names that `tree` imports from lib stand for; a module is (module, WHOLE)."""
+    known: dict[str, Place] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "lib":
+            for alias in node.names:
+                name, inner = alias.asname or alias.name, f"{node.module}.{alias.name}"
+                known[name] = (inner, WHOLE) if _exists(inner) else (node.module, alias.name)
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name.split(".")[0] == "lib":
+                    known[alias.asname or "lib"] = (alias.name if alias.asname else "lib", WHOLE)
+    return known
+
+
+def _globals_of(function: Callable) -> dict[str, Place]:
+    """What the names that a function sees stand for, where they are of lib."""
+    known: dict[str, Place] = {}
+    for name, value in inspect.unwrap(function).__globals__.items():
+        home = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", "")
+        if isinstance(home, str) and home.split(".")[0] == "lib" and _exists(home):
+            inner = WHOLE if isinstance(value, ModuleType) else getattr(value, "__name__", WHOLE)
+            known[name] = (home, inner)
+    return known
+
+
+def _places(tree: ast.AST, known: Mapping[str, Place]) -> Iterator[Place]:
+    """The definitions of lib that a piece of code names. `module.name` is one, `module` is all."""
+    if isinstance(tree, ast.arg):  # annotations of arguments compute nothing
+        return
+    if isinstance(tree, ast.Attribute):
+        words, base = [], tree
+        while isinstance(base, ast.Attribute):
+            words.insert(0, base.attr)
+            base = base.value
+        if isinstance(base, ast.Name) and base.id in known:
+            module, name = known[base.id]
+            while name == WHOLE and words and _exists(f"{module}.{words[0]}"):
+                module = f"{module}.{words.pop(0)}"
+            yield (module, words[0]) if name == WHOLE and words else (module, name)
+            return
+    if isinstance(tree, ast.Name):
+        if tree.id in known:
+            yield known[tree.id]
+        return
+    for field, child in ast.iter_fields(tree):
+        if field == "returns":
+            continue
+        for node in child if isinstance(child, list) else [child]:
+            if isinstance(node, ast.AST):
+                yield from _places(node, known)
+
+
+def _dump(tree: ast.AST) -> str:
+    """A syntax tree without docstrings, as text."""
+    bodies = [node for node in ast.walk(tree) if isinstance(node, DOCUMENTED)]
+    docstrings = {
+        id(node.body[0])
+        for node in bodies
+        if node.body
+        and isinstance(node.body[0], ast.Expr)
+        and isinstance(node.body[0].value, ast.Constant)
+    }
+    kept = [(node, node.body) for node in bodies]
+    for node in bodies:
+        node.body = [child for child in node.body if id(child) not in docstrings]
+    text = ast.dump(tree)
+    for node, body in kept:
+        node.body = body
+    return text
+
+
+def _exists(module: str) -> bool:
+    """Whether there is a module of lib of this name."""
+    return module.split(".")[0] == "lib" and _file(module).is_file()
+
+
+def _file(module: str) -> Path:
+    base = paths.ROOT.joinpath(*module.split("."))
+    file = base.with_suffix(".py")
+    return file if file.is_file() else base / "__init__.py"

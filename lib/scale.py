@@ -2,10 +2,12 @@
 
 A chapter's parameters cell holds the *book* values. The other scales override them from
 `data/scales/<scale>.yml`, chapter by chapter. A value given explicitly (papermill, `quarto -P`,
-`python -m lib run -p`) differs from the literal in the cell and is left alone.
+`python -m lib run -p`) differs from the literal in the cell and is left alone. What is given to a
+reader but is a parameter of the generator that it reads reaches that generator's `settings`.
 """
 
 import ast
+import json
 import os
 from collections.abc import MutableMapping
 from functools import lru_cache
@@ -18,6 +20,7 @@ from lib import paths
 
 SCALES = ("smoke", "book", "full")
 GIVEN = "BOOK_GIVEN"  # environment: comma-separated names that the caller set explicitly
+UPSTREAM = "BOOK_UPSTREAM"  # environment: JSON, what was given of the generators that are read
 
 
 class ScaleError(ValueError):
@@ -45,6 +48,12 @@ def overrides(chapter: str, scale: str) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ScaleError(f"{file}: {chapter} must map parameter names to values")
     return values
+
+
+def settings(chapter: str) -> dict[str, Any]:
+    """The parameters with which generator `chapter` is read: literals, scale, what was given."""
+    given = json.loads(os.environ.get(UPSTREAM) or "{}").get(chapter, {})
+    return {**literals(chapter), **overrides(chapter, current()), **given}
 
 
 @lru_cache
@@ -95,8 +104,8 @@ def parameter_literals(code: str, where: str | Path) -> dict[str, Any]:
     return values
 
 
-def apply(chapter: str, namespace: MutableMapping[str, Any]) -> None:
-    """Set the parameters of `chapter` in `namespace` to the current scale's values.
+def apply(chapter: str, namespace: MutableMapping[str, Any]) -> dict[str, Any]:
+    """Set the parameters of `chapter` in `namespace` to the current scale's values; returns them.
 
     A parameter that was given explicitly is kept: its name stands in BOOK_GIVEN, or its value is
     no longer the literal of the parameters cell.
@@ -114,3 +123,4 @@ def apply(chapter: str, namespace: MutableMapping[str, Any]) -> None:
             )
         if name not in given and namespace.get(name) == literal:
             namespace[name] = value
+    return {name: namespace[name] for name in literals(chapter) if name in namespace}

@@ -8,7 +8,7 @@ import matplotlib
 import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from lib.book.config import Book, Page
+from book.config import Book, Page
 
 matplotlib.use("Agg")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from lib import paths
-from lib.specimens import planted
+from lib.extraction import planted
 from tests import loopback_hub
 
 ROWS = 151_936

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lib import paths
-from lib.tokens import bpe, corpus
+from lib.extraction import bpe, corpus
 
 RECIPE = """
 import hashlib

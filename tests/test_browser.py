@@ -16,7 +16,7 @@ import made_book
 import pytest
 from bs4 import BeautifulSoup
 
-from lib.book import press
+from book import press
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("press")]
 

@@ -5,10 +5,11 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from lib import paths, specimens
-from lib.book import reader
-from lib.specimens import SpecimenError
-from lib.survey import census
+from lib import paths
+from lib.analysis import census
+from book import reader
+from lib.extraction import specimens
+from lib.extraction.catalogue import SpecimenError
 
 QWEN3 = [814, 704, 306, 228, 11, 10, 6, 5, 4, 4, 3, 3, 2]
 

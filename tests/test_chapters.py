@@ -12,7 +12,7 @@ import nbformat
 import pytest
 
 from lib import paths
-from lib.book import config, runner, schedule
+from book import config, runner, schedule
 
 SCALE = "smoke"
 PAGES = {page.name: page for page in config.load().pages}

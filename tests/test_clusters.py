@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
-from lib import specimens
-from lib.specimens import catalogue, planted
-from lib.survey import census, clusters, voids
+from lib.analysis import census, clusters
+from lib.extraction import catalogue, planted, specimens
 
 
 def planted_specimen(seed: int, rows: int = 6_000, dim: int = 256):
@@ -21,7 +20,7 @@ def test_a_smooth_cloud_has_no_void():
     for seed in range(40):
         rng = np.random.default_rng(seed)
         for dimensions in (1, 2, 30):
-            assert voids.significant(rng.random(3_000) ** (1 / dimensions)) is None
+            assert clusters.significant_void(rng.random(3_000) ** (1 / dimensions)) is None
 
 
 def test_surprise_is_exponential_for_a_power_law():
@@ -37,34 +36,34 @@ def test_a_void_is_found_at_any_scale():
     rng = np.random.default_rng(42)
     r = np.concatenate([rng.random(50) * 1e-5, 2e-3 + rng.random(50_000)])
     for scale in (1e-12, 1.0, 1e9):
-        found = voids.significant(scale * r)
+        found = clusters.significant_void(scale * r)
         assert found.rows == 50 and found.outer >= scale * 2e-3
-    assert voids.widest(r, nearest=10_000).rows == 50
+    assert clusters.widest_void(r, nearest=10_000).rows == 50
 
 
 def test_the_widest_gap_depends_on_its_net_and_the_surprise_does_not():
     bulk = 2e-3 * np.exp(np.linspace(0, 8, 400))  # gaps grow with the distance: no void
     r = np.concatenate([np.random.default_rng(42).random(60) * 1e-5, bulk])
-    assert voids.significant(r).rows == 60
-    assert voids.widest(r, nearest=100).rows == 60
-    assert voids.widest(r, nearest=460).rows > 400
+    assert clusters.significant_void(r).rows == 60
+    assert clusters.widest_void(r, nearest=100).rows == 60
+    assert clusters.widest_void(r, nearest=460).rows > 400
 
 
 def test_the_rim_of_the_whole_is_no_void():
     r = np.concatenate([np.random.default_rng(42).random(1_000), [50.0, 51.0]])
-    assert voids.significant(r) is None
-    assert voids.voids(r, fraction=1.0 - 1e-9)[0].rows == 1_000
+    assert clusters.significant_void(r) is None
+    assert clusters.voids(r, fraction=1.0 - 1e-9)[0].rows == 1_000
 
 
 def test_rows_at_distance_zero_have_no_ratio():
     r = np.concatenate([np.zeros(100), 1 + np.random.default_rng(42).random(1_000)])
-    assert all(v.inner > 0 for v in voids.voids(r))
+    assert all(v.inner > 0 for v in clusters.voids(r))
 
 
 @pytest.mark.parametrize("r", [[1.0, 2.0], [1, np.nan, 2], [-1, 0, 1], [0, 1, np.inf]])
 def test_distances_that_are_none_are_refused(r):
     with pytest.raises(ValueError, match="void"):
-        voids.voids(np.array(r))
+        clusters.voids(np.array(r))
 
 
 # ---------------------------------------------------------------- rules

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from lib import lattice
-from lib.formation import alone, coalescence, dosimeter, runs
-from lib.formation.response import Tangent
+from lib.analysis import coalescence, mechanisms, runs
+from lib.analysis.response import Tangent
 from lib.training import loop, model, optim
 from lib.training.config import Run
 
@@ -161,7 +161,7 @@ def test_the_dosimeter_finds_a_planted_width_below_the_lattice_step():
     values = lattice.value(lattice.round_nearest(rows))
     assert np.median(lattice.ulp(lattice.round_nearest(centre))) > 5 * 2e-6
     unique, counts = np.unique(values, axis=0, return_counts=True)
-    found = dosimeter.dose(unique, counts, 4000, draws=200)
+    found = coalescence.dose(unique, counts, 4000, draws=200)
     assert found.low < 2e-6 < found.high and found.high < 1.3 * found.low
     exposure, low, high = found.exposure(0.02)
     assert low < np.log(0.02 / 2e-6) < high and low < exposure < high
@@ -174,7 +174,7 @@ def test_the_dosimeter_weighs_repeated_rows_like_the_rows_themselves():
     whole = np.repeat(values, counts, axis=0)
     direct = np.abs(whole[:, None] - whole[None]).sum() / (len(whole) * (len(whole) - 1)) / 7
     assert np.isclose(
-        dosimeter.dose(values, counts, 7, draws=10).sigma * 2 / np.sqrt(np.pi), direct
+        coalescence.dose(values, counts, 7, draws=10).sigma * 2 / np.sqrt(np.pi), direct
     )
 
 
@@ -182,9 +182,13 @@ def test_dead_rows_alone_follow_the_law_in_float32_and_stay_apart_in_bf16():
     generator = torch.Generator().manual_seed(42)
     cloud = 1e-3 * torch.randn(40, 30, generator=generator)
     cloud = cloud + 0.01
-    push = alone.tethered(torch.full((30,), 0.01), 0.999, 0.3)
-    _, exact = alone.coalesce(cloud, push, 0.999, 1000, alone.Arithmetic.FLOAT32, snapshots=1)
-    _, rough = alone.coalesce(cloud, push, 0.999, 1000, alone.Arithmetic.BF16, snapshots=1)
+    push = mechanisms.tethered(torch.full((30,), 0.01), 0.999, 0.3)
+    _, exact = mechanisms.coalesce(
+        cloud, push, 0.999, 1000, mechanisms.Arithmetic.FLOAT32, snapshots=1
+    )
+    _, rough = mechanisms.coalesce(
+        cloud, push, 0.999, 1000, mechanisms.Arithmetic.BF16, snapshots=1
+    )
     ratio = [coalescence.spread(k[-1].double().numpy()) for k in (exact, rough)]
     first = coalescence.spread(cloud.double().numpy())
     assert np.isclose(ratio[0] / first, 0.999**1000, rtol=1e-3)
@@ -194,10 +198,10 @@ def test_dead_rows_alone_follow_the_law_in_float32_and_stay_apart_in_bf16():
 def test_stochastic_rounding_alone_comes_to_the_predicted_temperature():
     decay, steps = 0.98, 150
     target = torch.linspace(0.0048, 0.0068, 40)  # well inside one binade
-    push = alone.tethered(target, decay, 0.3)
+    push = mechanisms.tethered(target, decay, 0.3)
     cloud = target.expand(300, -1).clone()
-    _, kept = alone.coalesce(
-        cloud, push, decay, steps, alone.Arithmetic.STOCHASTIC, snapshots=steps
+    _, kept = mechanisms.coalesce(
+        cloud, push, decay, steps, mechanisms.Arithmetic.STOCHASTIC, snapshots=steps
     )
     ulp = 2.0**-15
     noise = np.empty(steps)

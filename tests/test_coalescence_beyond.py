@@ -5,10 +5,10 @@ import pytest
 import torch
 import yaml
 
-from lib import lattice, paths, specimens
-from lib.formation import approximations, dosimeter, late, runs, switches
-from lib.formation.approximations import Setting
-from lib.formation.switches import Mechanism
+from lib import lattice, paths
+from lib.analysis import coalescence, mechanisms, runs
+from lib.analysis.mechanisms import Mechanism, Setting
+from lib.extraction import specimens
 from lib.training import loop
 from lib.training.config import Run
 
@@ -16,8 +16,8 @@ SHORT = {"steps": 600, "rows": 40, "dim": 12}
 
 
 def over_law(setting: Setting) -> float:
-    first, last = (approximations.width(rows) for rows in approximations.run(setting))
-    return last / (first * np.exp(-approximations.exposure(setting)))
+    first, last = (mechanisms.width(rows) for rows in mechanisms.run_setting(setting))
+    return last / (first * np.exp(-mechanisms.setting_exposure(setting)))
 
 
 @pytest.mark.parametrize(
@@ -30,17 +30,17 @@ def test_what_multiplies_a_gradient_leaves_the_law_exact(exact):
 @pytest.mark.parametrize("eps", [1e-3, 0.1, 1.0])
 def test_a_large_eps_leaves_the_scatter_of_fixed_points(eps):
     setting = Setting(**{**SHORT, "steps": 1500}, eps=eps, jitter=0.0)
-    found = approximations.width(approximations.run(setting)[1])
-    assert np.isclose(found, approximations.gated_width(setting), rtol=0.02)
+    found = mechanisms.width(mechanisms.run_setting(setting)[1])
+    assert np.isclose(found, mechanisms.gated_width(setting), rtol=0.02)
     assert over_law(setting) > 3
 
 
 def test_rounded_gradients_heat_a_cloud_to_the_closed_form():
     setting = Setting(**{**SHORT, "steps": 3000}, rounded=True, jitter=10.0)
-    found = approximations.width(approximations.run(setting)[1])
-    assert np.isclose(found, approximations.heated_width(setting), rtol=0.15)
+    found = mechanisms.width(mechanisms.run_setting(setting)[1])
+    assert np.isclose(found, mechanisms.heated_width(setting), rtol=0.15)
     calm = Setting(**{**SHORT, "steps": 3000}, rounded=True, jitter=0.1)
-    assert approximations.width(approximations.run(calm)[1]) < 0.5 * found
+    assert mechanisms.width(mechanisms.run_setting(calm)[1]) < 0.5 * found
 
 
 def test_memory_and_coupled_decay_break_the_law():
@@ -50,7 +50,7 @@ def test_memory_and_coupled_decay_break_the_law():
 
 
 def test_the_rounding_error_is_that_of_eight_bits():
-    error = approximations.rounding_error()
+    error = mechanisms.rounding_error()
     assert 2**-9 / np.sqrt(3) < error < 2**-8 / np.sqrt(3)  # half a step at either end of a binade
 
 
@@ -72,16 +72,22 @@ def test_dead_rows_get_no_gradient_from_the_input_side():
 
 def test_merged_rows_stay_merged_in_every_arithmetic():
     """The law's absorbing state: equal rows take equal steps and stay equal, bit for bit."""
-    from lib.formation import alone
+    from lib.analysis import mechanisms
 
     rng = torch.Generator().manual_seed(0)
     cloud = 0.01 + 1e-3 * torch.randn(6, 20, generator=rng)
     cloud[3] = cloud[1]
-    push = alone.tethered(torch.full((20,), 0.01), 0.99, 0.3)
-    for kind in (alone.Arithmetic.FLOAT32, alone.Arithmetic.FLOAT64, alone.Arithmetic.BF16):
-        _, kept = alone.coalesce(cloud, push, 0.99, 200, kind, snapshots=5)
+    push = mechanisms.tethered(torch.full((20,), 0.01), 0.99, 0.3)
+    for kind in (
+        mechanisms.Arithmetic.FLOAT32,
+        mechanisms.Arithmetic.FLOAT64,
+        mechanisms.Arithmetic.BF16,
+    ):
+        _, kept = mechanisms.coalesce(cloud, push, 0.99, 200, kind, snapshots=5)
         assert all(torch.equal(rows[1], rows[3]) for rows in kept)
-    _, kept = alone.coalesce(cloud, push, 0.99, 200, alone.Arithmetic.STOCHASTIC, snapshots=5)
+    _, kept = mechanisms.coalesce(
+        cloud, push, 0.99, 200, mechanisms.Arithmetic.STOCHASTIC, snapshots=5
+    )
     assert not torch.equal(kept[-1][1], kept[-1][3])  # each row is rounded by its own coin
 
 
@@ -97,21 +103,23 @@ def test_a_row_never_met_is_not_behind_and_one_met_lately_is_farther_than_one_me
     met = np.zeros((1601, 4, 2), dtype=np.int64)
     met[100, 1, 0] = met[700, 2, 0] = 1
     met[100:110, 3, 0] = 1
-    found = late.distance(run, record, met)
+    found = coalescence.late_distance(run, record, met)
     assert found[0] == 0 and found[2] > found[3] > found[1] > 0
     later = runs.exposure(run)[700] - runs.exposure(run)[100]
     assert np.isclose(np.log(found[2] / found[1]), later, rtol=0.05)  # long after both: the law
-    louder = late.distance(run, {**record, "hidden": np.full(1600, 10.0)}, met)
+    louder = coalescence.late_distance(run, {**record, "hidden": np.full(1600, 10.0)}, met)
     assert (louder[1:] > found[1:]).all()
 
 
 # ---------------------------------------------------------------- recipes and MiniLM
 def test_a_recipe_adds_up_to_half_the_peak():
-    stage = dosimeter.Stage(peak=1e-3, decay=0.1, steps=10_000, warmup=100)
+    stage = coalescence.Stage(peak=1e-3, decay=0.1, steps=10_000, warmup=100)
     rates = stage.rates()
     assert rates.max() == 1e-3 and rates[99] == 1e-3 and rates[-1] == 0
     assert np.isclose(stage.exposure(), 0.5 * 1e-3 * 0.1 * 10_000, rtol=1e-3)
-    left = (rates * 0.1)[rates < dosimeter.last_rate(dosimeter.Stage(1e-3, 3.0, 10_000, 100))].sum()
+    left = (rates * 0.1)[
+        rates < coalescence.last_rate(coalescence.Stage(1e-3, 3.0, 10_000, 100))
+    ].sum()
     assert left < 1
 
 
@@ -124,9 +132,9 @@ def test_every_published_value_names_its_source():
         for part in entry["stages"]:
             values += [part[k] for k in ("peak", "decay", "steps", "warmup")]
         assert all("value" in v and v["source"] for v in values)
-        assert dosimeter.recipe(name).exposure() > 0
+        assert coalescence.schedule(name).exposure() > 0
     with pytest.raises(KeyError, match="there are whisper-base, minilm-l6"):
-        dosimeter.recipe("gpt-7")
+        coalescence.schedule("gpt-7")
 
 
 def test_the_minilm_extract_holds_the_unused_rows():
@@ -140,18 +148,19 @@ def test_the_minilm_extract_holds_the_unused_rows():
 
 
 def test_an_extract_is_only_cut_where_float16_keeps_every_number(tmp_path):
-    from lib.specimens import catalogue, errors, extracts, planted
+    from lib.analysis import charts
+    from lib.extraction import catalogue, planted
 
     description = catalogue.find("planted")
     whole = planted.read(description, catalogue.Planted())
-    with pytest.raises(errors.SpecimenError, match="no float16 numbers"):
-        extracts.cut_unused(whole, description, np.arange(2000), tmp_path / "x.safetensors")
+    with pytest.raises(catalogue.SpecimenError, match="no float16 numbers"):
+        charts.cut_unused(whole, description, np.arange(2000), tmp_path / "x.safetensors")
     assert not list(tmp_path.iterdir())
 
 
 # ---------------------------------------------------------------- the odd dimensions
 def test_the_printed_pattern():
-    found = switches.printed()
+    found = mechanisms.printed_pattern()
     assert (found.distinct, found.holes, found.varying) == (13, 13, 20)
     assert 0 < found.gapped <= found.several and found.correlation > 0.9
 
@@ -161,10 +170,10 @@ def test_a_planted_pattern_is_counted():
     bits[3:, 1] += 3  # two modes, three steps apart
     bits[3:, 2] += 3
     bits[5, 3] += 1
-    found = switches.pattern(bits)
-    assert found == switches.Pattern(3, 2, 3, 2, 2, pytest.approx(1.0))
-    assert switches.distance(found, found) == 0
-    weighted = switches.pattern(bits[[0, 3, 5]], np.array([3, 2, 1]))
+    found = mechanisms.pattern(bits)
+    assert found == mechanisms.Pattern(3, 2, 3, 2, 2, pytest.approx(1.0))
+    assert mechanisms.pattern_distance(found, found) == 0
+    weighted = mechanisms.pattern(bits[[0, 3, 5]], np.array([3, 2, 1]))
     assert weighted == found
 
 
@@ -172,20 +181,22 @@ def test_displacements_leave_out_only_dimensions_in_which_all_rows_agree():
     rng = np.random.default_rng(0)
     rows = (rng.normal(0, 0.01, 30) + 2e-6 * rng.standard_normal((40, 30))).astype(np.float32)
     for kind in (Mechanism.TWO_CASTS, Mechanism.SHARDS, Mechanism.LATE):
-        group, shift = switches.groups(rows, kind, np.random.default_rng(42))
+        group, shift = mechanisms.groups(rows, kind, np.random.default_rng(42))
         whole = lattice.round_nearest(rows + np.float32(1e-5) * shift.astype(np.float32)[group])
-        some = switches.displaced(rows, kind, 1e-5, seed=42)
-        assert switches.pattern(whole).varying == switches.pattern(some).varying == some.shape[1]
-    merged = switches.displaced(rows[[0, 0, 1, 1]], Mechanism.HEAT, 1e-4)
+        some = mechanisms.displaced(rows, kind, 1e-5, seed=42)
+        assert (
+            mechanisms.pattern(whole).varying == mechanisms.pattern(some).varying == some.shape[1]
+        )
+    merged = mechanisms.displaced(rows[[0, 0, 1, 1]], Mechanism.HEAT, 1e-4)
     assert (merged[0] == merged[1]).all() and (merged[2] == merged[3]).all()
     assert (merged[0] != merged[2]).any()
 
 
 @pytest.mark.slow
 def test_few_points_moved_apart_come_nearer_to_the_print_than_a_cloud():
-    wanted = switches.printed()
-    cloud = switches.cloud(2e-9, rows=2212, steps=80)
+    wanted = mechanisms.printed_pattern()
+    cloud = mechanisms.cloud(2e-9, rows=2212, steps=80)
     assert np.isclose(cloud.astype(np.float64).std(axis=0).mean(), 2e-9, rtol=0.1)
-    _, _, alone = switches.best([cloud], Mechanism.NONE, [0.0], wanted)
-    _, _, heated = switches.best([cloud], Mechanism.HEAT, [3e-8, 6e-8], wanted)
-    assert switches.distance(heated, wanted) < switches.distance(alone, wanted)
+    _, _, alone = mechanisms.best([cloud], Mechanism.NONE, [0.0], wanted)
+    _, _, heated = mechanisms.best([cloud], Mechanism.HEAT, [3e-8, 6e-8], wanted)
+    assert mechanisms.pattern_distance(heated, wanted) < mechanisms.pattern_distance(alone, wanted)

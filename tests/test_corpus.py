@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from lib.tokens import corpus
+from lib.extraction import corpus
 
 
 def test_the_texts_are_what_they_claim():

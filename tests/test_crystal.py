@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from lib import lattice
-from lib.survey import crystal
-from lib.survey.crystal import Zone
-from lib.survey.graph import Rule
+from lib.analysis import crystal
+from lib.analysis.crystal import Zone
+from lib.analysis.graph import Adjacency
 
 
 def test_the_box_counts_steps_values_and_exponents():
@@ -47,7 +47,7 @@ def test_portrait_of_a_rounded_gaussian_cloud_is_complete_and_independent():
     found = crystal.portrait(lattice.round_nearest(rows), rng=rng, trials=50)
     assert found.rows == found.populations.sum() == 200
     assert 1 < found.distinct < 200 and 1 <= found.holes <= found.distinct
-    assert found.box.extent.max() == 1 and found.graphs[Rule.NEIGHBOUR].is_complete
+    assert found.box.extent.max() == 1 and found.graphs[Adjacency.NEIGHBOUR].is_complete
     assert abs(found.surprise) < 4
     mean, spread = crystal.expected_varying(rows)
     assert 0 < spread < mean**0.5 and abs(found.varying - mean) < 4 * spread

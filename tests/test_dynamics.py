@@ -7,21 +7,10 @@ import pytest
 import torch
 
 from lib import lattice
-from lib.dynamics import (
-    accounting,
-    arms,
-    displacement,
-    filmsize,
-    gauge,
-    gradient,
-    laboratory,
-    motion,
-    phases,
-    shell,
-    stragglers,
-)
-from lib.training import experiments, loop, model, movie, recorder
+from lib.analysis import arms, freezing, gauge, laboratory, motion
+from lib.training import experiments, films, loop, model
 from lib.training.config import FLOAT32, FP32_MASTER, GOLDILOCKS, Run
+from tests import oracles
 
 RUN = Run(vocab=60, dim=8, layers=1, heads=1, ff=16, seq=8, batch=4, steps=160, lr=3e-3)
 DEAD, LIVE = np.arange(40, 60), np.arange(40)
@@ -36,26 +25,28 @@ def film(tmp_path_factory):
     path = tmp_path_factory.mktemp("film") / "film.h5"
     record = ["W", "W.grad:few", "W.exp_avg:few", "W.exp_avg_sq:few", "mean_h"]
     rows = np.concatenate([DEAD, LIVE])
-    recorder.film(path, RUN, stream(), record=record, rows=rows, few=len(DEAD))
+    films.film(path, RUN, stream(), record=record, rows=rows, few=len(DEAD))
     return path
 
 
 def test_moves_by_segments_are_the_moves_of_the_whole(film):
-    whole = displacement.of(movie.read(film, "W", rows=DEAD))
-    pieces = displacement.of_movie(film, DEAD)
+    whole = motion.moves_of(films.read(film, "W", rows=DEAD))
+    pieces = motion.moves_of_film(film, DEAD)
     for name in ("l1", "l2", "linf", "weight"):
         np.testing.assert_array_equal(getattr(whole, name), getattr(pieces, name))
 
 
-def moves(l1, l2=None, linf=None, dim=4) -> displacement.Moves:
+def moves(l1, l2=None, linf=None, dim=4) -> motion.Moves:
     l1 = np.array(l1)[:, None]
     l2 = l1.astype(float) if l2 is None else np.array(l2)[:, None]
     linf = np.minimum(l1, 1) if linf is None else np.array(linf)[:, None]
-    return displacement.Moves(l1, l2, linf, l2, dim)
+    return motion.Moves(l1, l2, linf, l2, dim)
 
 
 def test_a_life_by_last_exits():
-    life = phases.lives(moves([9, 0, 3, 1, 0, 1, 0], [9, 0, 3, 1, 0, 1, 0], [9, 0, 2, 1, 0, 1, 0]))
+    life = freezing.lives(
+        moves([9, 0, 3, 1, 0, 1, 0], [9, 0, 3, 1, 0, 1, 0], [9, 0, 2, 1, 0, 1, 0])
+    )
     assert (life.early[0], life.midlife[0], life.motion[0]) == (3, 3, 6)
     assert [int(life.phase(t)[0]) for t in range(1, 8)] == [0, 0, 0, 2, 2, 2, 3]
     np.testing.assert_allclose(life.strata().sum(1), 1)
@@ -65,15 +56,15 @@ def test_a_life_by_last_exits():
 
 
 def test_a_token_that_never_moved():
-    life = phases.lives(moves([0, 0, 0]))
+    life = freezing.lives(moves([0, 0, 0]))
     assert life.motion[0] == 0
-    assert int(life.phase(1)[0]) == phases.Phase.FIMBULWINTER
+    assert int(life.phase(1)[0]) == freezing.Phase.FIMBULWINTER
 
 
 def test_standing_still_is_not_frozen():
     once_more = moves([1, 0, 0, 0, 1, 0])
-    assert phases.still(once_more).tolist() == [0, 1, 1, 1, 0, 1]
-    assert phases.frozen(phases.lives(once_more)).tolist() == [0, 0, 0, 0, 0, 1]
+    assert freezing.still(once_more).tolist() == [0, 1, 1, 1, 0, 1]
+    assert freezing.frozen(freezing.lives(once_more)).tolist() == [0, 0, 0, 0, 0, 1]
 
 
 def test_bulk_and_thermal_sum_exactly():
@@ -132,12 +123,12 @@ def test_the_gradient_by_hand_is_autograds():
     targets = rng.integers(0, 11, 30)
     weight = torch.tensor(W, requires_grad=True)
     torch.nn.functional.cross_entropy(torch.tensor(h) @ weight.T, torch.tensor(targets)).backward()
-    np.testing.assert_allclose(gradient.by_hand(h, W, targets), weight.grad, atol=1e-12)
+    np.testing.assert_allclose(oracles.by_hand(h, W, targets), weight.grad, atol=1e-12)
 
 
 def test_alignment_through_a_film(film):
-    along = gradient.alignment_of_movie(film, DEAD)
-    grads = lattice.value(movie.read(film, "W.grad", slice(1, None), DEAD))
+    along = motion.alignment_of_film(film, DEAD)
+    grads = lattice.value(films.read(film, "W.grad", slice(1, None), DEAD))
     assert len(along.norm) == RUN.steps
     for step in (0, 100, 159):
         assert along.coherence[step] == pytest.approx(motion.coherence(grads[step]))
@@ -145,7 +136,7 @@ def test_alignment_through_a_film(film):
 
 
 def test_replay_is_exact(film):
-    replay = accounting.replay(film, DEAD, RUN, [1, 2, 50, 160])
+    replay = freezing.replay(film, DEAD, RUN, [1, 2, 50, 160])
     assert replay.exact == 1
     assert replay.moments == 1
 
@@ -156,19 +147,19 @@ def test_replay_in_float32_is_within_rounding(tmp_path):
     path = tmp_path / "film.h5"
     record = ["W:few", "W.grad:few", "W.exp_avg:few", "W.exp_avg_sq:few"]
     rows = np.concatenate([DEAD, LIVE])
-    recorder.film(path, run, stream(), record=record, rows=rows, few=len(DEAD))
-    replay = accounting.replay(path, DEAD, run, [1, 20, 40])
+    films.film(path, run, stream(), record=record, rows=rows, few=len(DEAD))
+    replay = freezing.replay(path, DEAD, run, [1, 20, 40])
     assert replay.exact == replay.moments == 1
     assert 0 < replay.error <= 3e-8
 
 
 def test_the_ledger_sums_and_agrees_with_the_film(film):
-    ledger = accounting.ledger(film, DEAD, RUN, [1, 10, 60, 160])
+    ledger = freezing.ledger(film, DEAD, RUN, [1, 10, 60, 160])
     total = ledger.room + ledger.gradient + ledger.ratchet + ledger.momentum
     np.testing.assert_allclose(total, ledger.total, atol=1e-3)
     np.testing.assert_allclose(ledger.shares().sum(1), 1)
     clear = np.abs(ledger.total) > 0.1  # away from the edge, where ties are decided
-    moves = ledger.causes() == accounting.Cause.MOVES
+    moves = ledger.causes() == freezing.Cause.MOVES
     assert (moves == ledger.moved)[clear].mean() > 0.99
     assert not moves.all()
     assert moves[0].mean() > 0.9
@@ -178,25 +169,25 @@ def test_a_watcher_sees_what_a_film_shows(film):
     watcher = arms.Watcher(DEAD)
     loop.train(RUN, stream(), observers=[watcher])
     seen = watcher.result()
-    life = phases.lives(displacement.of_movie(film, DEAD))
-    cloud = motion.cloud_of_movie(film, DEAD)
+    life = freezing.lives(motion.moves_of_film(film, DEAD))
+    cloud = motion.cloud_of_film(film, DEAD)
     for name in ("early", "midlife", "motion"):
         np.testing.assert_array_equal(seen[name], getattr(life, name))
     np.testing.assert_allclose(seen["radius"], cloud.radius, rtol=1e-6)
     np.testing.assert_allclose(seen["norm"], cloud.norm, rtol=1e-6)
     np.testing.assert_allclose(seen["outward"], cloud.outward, rtol=1e-4, atol=1e-9)
     assert len(seen["still"]) == RUN.steps
-    moved = displacement.moved(movie.read(film, "W", rows=DEAD))
+    moved = motion.moved(films.read(film, "W", rows=DEAD))
     at = np.arange(1, RUN.steps + 1)[:, None, None]
     np.testing.assert_array_equal(seen["component"], (moved * at).max(0))
     np.testing.assert_array_equal(seen["component"].max(1), life.motion)
-    grads = lattice.value(movie.read(film, "W.grad", slice(RUN.steps // 2 + 1, None), DEAD))
+    grads = lattice.value(films.read(film, "W.grad", slice(RUN.steps // 2 + 1, None), DEAD))
     np.testing.assert_allclose(seen["push"], np.linalg.norm(grads, axis=-1).mean(0), rtol=1e-5)
 
 
 def test_plus_and_minus_zero_are_one_place():
     frames = np.array([0x0000, 0x8000, 0x0001, 0x0001], np.uint16)[:, None, None]
-    assert displacement.moved(frames)[:, 0, 0].tolist() == [False, True, False]
+    assert motion.moved(frames)[:, 0, 0].tolist() == [False, True, False]
 
 
 @pytest.mark.parametrize("name", list(arms.INTERVENTIONS))
@@ -275,7 +266,7 @@ def test_a_gauge_reads_what_motion_says_of_the_same_gradients():
 def test_the_account_of_the_radius_sums_and_splits():
     rng = np.random.default_rng(0)
     frames = rng.normal(size=(9, 40, 5)).cumsum(0)
-    seen = shell.of(frames)
+    seen = motion.shell_of(frames)
     np.testing.assert_allclose(seen.walk + seen.memory + seen.origin, seen.growth, atol=1e-9)
     place = frames - frames.mean(1, keepdims=True)
     squares = (place**2).sum(-1).mean(1)
@@ -285,8 +276,8 @@ def test_the_account_of_the_radius_sums_and_splits():
 
 
 def test_the_shell_of_a_movie_is_that_of_its_frames(film):
-    whole = shell.of(lattice.value(movie.read(film, "W", rows=DEAD)))
-    pieces = shell.of_movie(film, DEAD)
+    whole = motion.shell_of(lattice.value(films.read(film, "W", rows=DEAD)))
+    pieces = motion.shell_of_film(film, DEAD)
     for name in ("length", "radial", "tangential", "persistence", "radius", "walk", "growth"):
         np.testing.assert_allclose(
             getattr(whole, name), getattr(pieces, name), rtol=2e-4, atol=1e-7, err_msg=name
@@ -298,10 +289,10 @@ def test_straight_motion_is_memory_and_a_pull_is_origin():
     start = rng.normal(size=(200, 8))
     away = rng.normal(size=(200, 8))
     away -= away.mean(0)
-    straight = shell.of(start + np.arange(11)[:, None, None] * 0.1 * away)
+    straight = motion.shell_of(start + np.arange(11)[:, None, None] * 0.1 * away)
     assert straight.memory[-1] == pytest.approx(9 * straight.walk[-1])  # |10 v|^2 - 10 |v|^2
     assert np.nanmin(straight.persistence) == pytest.approx(1)
-    pulled = shell.of(start * 0.9 ** np.arange(6)[:, None, None])
+    pulled = motion.shell_of(start * 0.9 ** np.arange(6)[:, None, None])
     assert pulled.origin[-1] < 0
     assert pulled.radial_share == pytest.approx(1)
 
@@ -310,12 +301,12 @@ def test_a_simulated_walk_follows_the_formula():
     rng = np.random.default_rng(0)
     start = rng.normal(size=(500, 32)).astype(np.float32)
     length = np.full((20, 500), 0.5)
-    walks = shell.simulate(start, length, walks=3, rng=rng)
+    walks = motion.simulate_walks(start, length, walks=3, rng=rng)
     distance = np.linalg.norm(start, axis=1)
     expected = motion.null_drift(length, np.broadcast_to(distance, length.shape), 32).sum(0).mean()
     assert walks[:, 0] == pytest.approx(distance.mean())
     assert np.abs(walks[:, -1] - walks[:, 0] - expected).max() < 0.2 * expected
-    seen = shell.of(start + np.zeros((2, 1, 1), np.float32))
+    seen = motion.shell_of(start + np.zeros((2, 1, 1), np.float32))
     assert seen.walk[-1] == 0
 
 
@@ -323,19 +314,19 @@ def test_a_simulated_walk_follows_the_formula():
 def test_looking_less_often_makes_winter_come_sooner():
     rng = np.random.default_rng(0)
     moved = rng.random((100, 30)) < 0.1
-    truth = phases.sampled(moved, 1)
+    truth = freezing.sampled(moved, 1)
     for row in range(30):
         steps = np.flatnonzero(moved[:, row]) + 1
         assert truth[row] == (steps.max() if len(steps) else 0)
         tenth = steps[steps % 10 == 0]
-        assert phases.sampled(moved, 10)[row] == (tenth.max() if len(tenth) else 0)
+        assert freezing.sampled(moved, 10)[row] == (tenth.max() if len(tenth) else 0)
 
 
 def test_associations_find_a_rank_and_miss_noise():
     rng = np.random.default_rng(0)
     last = rng.integers(1, 1000, 200)
     traits = {"cubed": last.astype(float) ** 3, "noise": rng.random(200), "same": np.ones(200)}
-    cubed, noise, same = stragglers.associations(last, traits, draws=200, rng=rng)
+    cubed, noise, same = freezing.associations(last, traits, draws=200, rng=rng)
     assert cubed.rho == pytest.approx(1) and cubed.low == pytest.approx(1)
     assert noise.low < 0 < noise.high and abs(noise.rho) < 0.2
     assert np.isnan(same.rho) and same.count == 200
@@ -343,7 +334,7 @@ def test_associations_find_a_rank_and_miss_noise():
 
 def test_last_motion_by_binade():
     value = np.array([[0.3, 0.6], [0.26, -0.7]], np.float32)
-    found = stragglers.by_size(
+    found = freezing.by_size(
         lattice.round_nearest(value), np.array([[1, 9], [3, 10]]), steps=10, window=2, least=2
     )
     assert [(b.exponent, b.count, b.median, b.moving) for b in found] == [
@@ -355,15 +346,15 @@ def test_last_motion_by_binade():
 def test_shares_of_last_motion_sum_and_name_the_cause():
     token, dimension = np.arange(6.0)[:, None], np.arange(4.0) ** 2
     for component, name in ((token + 0 * dimension, "token"), (0 * token + dimension, "dimension")):
-        assert stragglers.shares(component)[name] == pytest.approx(1)
-    mixed = stragglers.shares(np.random.default_rng(0).random((6, 4)))
+        assert freezing.shares(component)[name] == pytest.approx(1)
+    mixed = freezing.shares(np.random.default_rng(0).random((6, 4)))
     assert sum(mixed.values()) == pytest.approx(1) and min(mixed.values()) > 0
     with pytest.raises(ValueError, match="same step"):
-        stragglers.shares(np.ones((3, 3)))
+        freezing.shares(np.ones((3, 3)))
 
 
 def test_film_sizes_are_what_lies_on_disk(film):
-    sizes = filmsize.sizes(film)
+    sizes = films.sizes(film)
     assert set(sizes) == {"W", "W.grad", "W.exp_avg", "W.exp_avg_sq"}
     assert sizes["W"].plain == (RUN.steps + 1) * RUN.vocab * RUN.dim * 2
     stored = sum(size.stored.sum() for size in sizes.values())

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from lib import paths
-from lib.book import edition
+from book import edition
 
 FAKE = """\
 #!/bin/sh

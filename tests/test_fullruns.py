@@ -4,8 +4,7 @@ import json
 
 import pytest
 
-from lib import artifacts, claims, fullruns, paths, scale
-from lib.dynamics import reference
+from lib import artifacts, claims, paths, scale
 
 
 @pytest.fixture
@@ -32,27 +31,27 @@ def test_a_kept_run_is_read_back(place, monkeypatch):
     with monkeypatch.context() as other:
         other.setenv(scale.GIVEN, "steps")
         artifacts.cached(recipe, {"steps": 8, "seed": 1})
-    entry = fullruns.gather("goldilocks/03-look", ["goldilocks/02-baseline"])
+    entry = claims.gather("goldilocks/03-look", ["goldilocks/02-baseline"])
     assert [one["digest"] for one in entry.artefacts] == [full.digest]
     assert list(entry.claims) == ["baseline-centroid"]
     file = place / "full_runs.yml"
-    fullruns.keep(entry, file)
-    fullruns.keep(entry, file)  # replaces, does not double
-    assert fullruns.read(file) == {"goldilocks/03-look": entry}
-    assert fullruns.measured("baseline-centroid", fullruns.read(file))["measured"] == 0.4
-    assert fullruns.measured("baseline-straight", fullruns.read(file)) is None
+    claims.keep(entry, file)
+    claims.keep(entry, file)  # replaces, does not double
+    assert claims.full_runs(file) == {"goldilocks/03-look": entry}
+    assert claims.full_run("baseline-centroid", claims.full_runs(file))["measured"] == 0.4
+    assert claims.full_run("baseline-straight", claims.full_runs(file)) is None
 
 
 def test_nothing_to_keep_says_how_to_make_it(place):
-    with pytest.raises(fullruns.FullRunError, match=r"run chapters/goldilocks/03-look\.qmd"):
-        fullruns.gather("goldilocks/03-look", [])
+    with pytest.raises(claims.FullRunError, match=r"run chapters/goldilocks/03-look\.qmd"):
+        claims.gather("goldilocks/03-look", [])
 
 
 def test_a_broken_file_is_named(place):
     (place / "full_runs.yml").write_text("a: [1\n")
-    with pytest.raises(fullruns.FullRunError, match=r"full_runs\.yml"):
-        fullruns.read(place / "full_runs.yml")
-    assert fullruns.read(place / "absent.yml") == {}
+    with pytest.raises(claims.FullRunError, match=r"full_runs\.yml"):
+        claims.full_runs(place / "full_runs.yml")
+    assert claims.full_runs(place / "absent.yml") == {}
 
 
 def test_many_runs_are_one_entry(place):
@@ -61,7 +60,7 @@ def test_many_runs_are_one_entry(place):
     many = [artifacts.cached(recipe, {"steps": 5, "seed": seed}) for seed in (1, 2, 3)]
 
     def kept():
-        return fullruns.gather("goldilocks/03-look", ["goldilocks/02-baseline"]).artefacts
+        return claims.gather("goldilocks/03-look", ["goldilocks/02-baseline"]).artefacts
 
     (entry,) = kept()
     assert entry["name"] == "toy, 3 files"
@@ -73,7 +72,7 @@ def test_many_runs_are_one_entry(place):
 
 
 def test_every_printed_training_result_stands_in_the_table():
-    experiments = reference.experiments()
+    experiments = claims.experiments()
     named = [id for experiment in experiments for id in experiment.claims]
     assert len(named) == len(set(named))
     printed = {
@@ -90,11 +89,11 @@ def test_every_printed_training_result_stands_in_the_table():
 
 def test_a_kept_run_outranks_this_edition(place):
     claims.settle("baseline-centroid", 9.9, comparable=False)
-    experiment = reference.Experiment("Goldilocks", "", ("baseline-centroid", "baseline-straight"))
-    kept = fullruns.Kept("goldilocks/03-look", "2026-11-26", "", [], json.loads(
+    experiment = claims.Experiment("Goldilocks", "", ("baseline-centroid", "baseline-straight"))
+    kept = claims.Kept("goldilocks/03-look", "2026-11-26", "", [], json.loads(
         '{"baseline-centroid": {"measured": 0.39, "setting": "full", "verdict": "reproduced"}}'
     ))  # fmt: skip
-    first, second = reference.results([experiment], kept=kept and {"x": kept})
+    first, second = claims.results([experiment], kept=kept and {"x": kept})
     assert (first.ours, first.full, first.best) == ("9.90", "0.390", claims.Verdict.REPRODUCED)
     assert (second.ours, second.full, second.best) == ("–", "–", claims.Verdict.OPEN)
 
@@ -102,5 +101,5 @@ def test_a_kept_run_outranks_this_edition(place):
 def test_an_unknown_claim_is_named(place):
     file = place / "experiments.yml"
     file.write_text("- {name: X, setting: y, claims: [no-such-claim]}\n")
-    with pytest.raises(reference.ExperimentError, match="no-such-claim"):
-        reference.experiments(file)
+    with pytest.raises(claims.ExperimentError, match="no-such-claim"):
+        claims.experiments(file)

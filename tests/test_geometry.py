@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from lib import lattice, paths, plots, specimens
-from lib.book import reader
-from lib.survey import cartography, causal, distances, geometry, sky, spike, starmaps
+from lib import lattice, paths, plots
+from lib.analysis import charts, clusters, geometry, sky
+from book import reader
+from lib.extraction import specimens
 
 SEED = 42
 
@@ -114,7 +115,7 @@ def test_passes_over_a_matrix_need_little_memory(rng):
 
 def test_the_spike_is_found_where_it_was_planted(rng):
     norms = np.concatenate([rng.normal(1, 0.1, 20_000), 0.8 + rng.uniform(0, 1e-5, 400)])
-    found = spike.find(norms)
+    found = clusters.find_spike(norms)
     assert 0.8 <= found.centre <= 0.8 + 1e-5
     assert found.rows == pytest.approx(400, abs=30)
     assert found.holds(norms).sum() == found.rows
@@ -122,7 +123,7 @@ def test_the_spike_is_found_where_it_was_planted(rng):
 
 
 def test_a_smooth_bell_has_no_spike(rng):
-    assert spike.find(rng.normal(1, 0.1, 50_000)).surprise < 25
+    assert clusters.find_spike(rng.normal(1, 0.1, 50_000)).surprise < 25
 
 
 def test_the_chapter_scans_as_the_library_does(rng):
@@ -132,14 +133,16 @@ def test_the_chapter_scans_as_the_library_does(rng):
     exec(source, names)
     norms = np.concatenate([rng.normal(1, 0.1, 3000), np.full(40, 0.7)])
     for width, window in zip(
-        spike.ladder(norms), spike.scan(norms, spike.ladder(norms)), strict=True
+        clusters.spike_widths(norms),
+        clusters.scan_spikes(norms, clusters.spike_widths(norms)),
+        strict=True,
     ):
         assert names["scan"](norms, width) == pytest.approx(window.surprise, rel=1e-12)
 
 
 def test_norms_that_cannot_be_scanned_are_refused():
     with pytest.raises(ValueError, match="differ"):
-        spike.find(np.ones(100))
+        clusters.find_spike(np.ones(100))
 
 
 # ----------------------------------------------------------------------------------- sky
@@ -239,7 +242,7 @@ def crowd(rng, dim=64):
 
 def test_float32_products_merge_rows_that_differ_and_ours_do_not(rng):
     ball = crowd(rng)[:80]
-    true = distances.exact(ball, ball)
+    true = geometry.exact_distances(ball, ball)
     fast = torch.cdist(torch.from_numpy(ball), torch.from_numpy(ball)).numpy()
     differ = true > 0
     assert differ.sum() == 80 * 79 - 20 * 19  # twenty twins
@@ -252,8 +255,8 @@ def test_float32_products_merge_rows_that_differ_and_ours_do_not(rng):
 def test_nearest_equals_brute_force_even_in_a_tight_ball(rng, k):
     rows = crowd(rng)
     itself = np.arange(len(rows))
-    found = distances.nearest(rows, rows, k, skip=itself)
-    every = distances.exact(rows, rows)
+    found = geometry.nearest(rows, rows, k, skip=itself)
+    every = geometry.exact_distances(rows, rows)
     np.fill_diagonal(every, np.inf)
     assert np.array_equal(found.distances, np.sort(every, axis=1)[:, :k])
     assert np.array_equal(found.distances, np.take_along_axis(every, found.ids, axis=1))
@@ -261,70 +264,70 @@ def test_nearest_equals_brute_force_even_in_a_tight_ball(rng, k):
 
 
 def test_nearest_across_several_blocks_and_batches(rng, monkeypatch):
-    monkeypatch.setattr(distances, "ROWS", 37)
-    monkeypatch.setattr(distances, "QUERIES", 13)
+    monkeypatch.setattr(geometry, "ROWS", 37)
+    monkeypatch.setattr(geometry, "QUERIES", 13)
     rows = crowd(rng, dim=16)
     queries = rows[::7]
-    found = distances.nearest(queries, rows, 4)
-    every = np.sort(distances.exact(queries, rows), axis=1)
+    found = geometry.nearest(queries, rows, 4)
+    every = np.sort(geometry.exact_distances(queries, rows), axis=1)
     assert np.array_equal(found.distances, every[:, :4])
 
 
 def test_nearest_refuses_more_neighbours_than_rows():
     with pytest.raises(geometry.GeometryError, match="cannot give"):
-        distances.nearest(np.zeros((2, 3)), np.zeros((2, 3)), 2, skip=np.arange(2))
+        geometry.nearest(np.zeros((2, 3)), np.zeros((2, 3)), 2, skip=np.arange(2))
 
 
 def test_the_error_bound_holds_and_is_not_absurd(rng):
     a, b = rng.normal(size=(60, 896)), rng.normal(size=(70, 896))
     a2, b2 = (a**2).sum(1), (b**2).sum(1)
     product = (a.astype(np.float32) @ b.astype(np.float32).T).astype(float)
-    error = np.abs((a2[:, None] + b2 - 2 * product) - distances.exact(a, b) ** 2)
-    bound = distances.error_bound(a2, b2, 896)
+    error = np.abs((a2[:, None] + b2 - 2 * product) - geometry.exact_distances(a, b) ** 2)
+    bound = geometry.error_bound(a2, b2, 896)
     assert (error <= bound).all()
     assert bound.max() < 1e-3 * (a2.max() + b2.max())
 
 
 def test_pairs_are_of_two_rows_and_measured_as_numpy_would(rng):
     rows = rng.normal(size=(40, 9))
-    pairs = distances.random_pairs(40, 5000, rng=rng)
+    pairs = geometry.random_pairs(40, 5000, rng=rng)
     assert (pairs[:, 0] != pairs[:, 1]).all()
     assert set(pairs.ravel()) == set(range(40))
     a, b = rows[pairs[:, 0]], rows[pairs[:, 1]]
-    assert np.allclose(distances.pair_distances(rows, pairs), np.linalg.norm(a - b, axis=1))
+    assert np.allclose(geometry.pair_distances(rows, pairs), np.linalg.norm(a - b, axis=1))
     cosine = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
-    assert np.allclose(distances.pair_cosines(rows, pairs), cosine)
+    assert np.allclose(geometry.pair_cosines(rows, pairs), cosine)
 
 
 def test_a_zero_row_has_no_direction():
     with pytest.raises(geometry.GeometryError, match="no direction"):
-        distances.pair_cosines(np.zeros((2, 3)), np.array([[0, 1]]))
+        geometry.pair_cosines(np.zeros((2, 3)), np.array([[0, 1]]))
 
 
 def test_controls_keep_what_they_should_and_lose_the_rest(rng):
     rows = rng.normal(size=(500, 20)) + np.arange(20)
-    shuffled = distances.shuffled_rows(rows, rng=rng)
+    shuffled = geometry.shuffled_rows(rows, rng=rng)
     assert np.array_equal(np.sort(shuffled, axis=0), np.sort(rows, axis=0))
     assert not np.array_equal(shuffled, rows)
-    gaussian = distances.gaussian_rows(rows, rng=rng)
+    gaussian = geometry.gaussian_rows(rows, rng=rng)
     assert (gaussian**2).mean() == pytest.approx((rows**2).mean(), rel=0.05)
     assert abs(gaussian.mean()) < 0.1 * rows.mean()
 
 
 def test_counts_within_a_radius(rng):
     near = np.array([0.0, 1.0, 1.0, 2.0])
-    assert distances.counts_within(near, np.array([0.0, 0.5, 1.0, 3.0])).tolist() == [1, 1, 3, 4]
+    assert geometry.counts_within(near, np.array([0.0, 0.5, 1.0, 3.0])).tolist() == [1, 1, 3, 4]
     two = np.array([[0.0, 1.0], [2.0, np.inf]])
-    weighted = distances.counts_within(two, np.array([1.5, 2.5]), np.array([1.0, 10.0]))
+    weighted = geometry.counts_within(two, np.array([1.5, 2.5]), np.array([1.0, 10.0]))
     assert weighted.tolist() == [5.5, 6.0]
 
 
 def test_shell_density_of_an_even_ball_is_even(rng):
     points = rng.uniform(-1, 1, size=(200_000, 3))
-    density = distances.shell_density(np.linalg.norm(points, axis=1), np.linspace(0.2, 1, 9))
+    density = geometry.shell_density(np.linalg.norm(points, axis=1), np.linspace(0.2, 1, 9))
     assert np.allclose(density, 200_000 / 8, rtol=0.1)
     with pytest.raises(geometry.GeometryError, match="896 dimensions"):
-        distances.shell_density(np.ones(3), np.array([0.0, 1.0]), dim=896)
+        geometry.shell_density(np.ones(3), np.array([0.0, 1.0]), dim=896)
 
 
 @pytest.mark.parametrize("spread", [2e-7, 1e-5, 2e-4, 1e-3])
@@ -334,8 +337,8 @@ def test_rounding_is_undone_on_average(rng, spread):
     seen = np.linalg.norm(step * (np.round(moved / step) - np.round(row / step)), axis=1)
     true = np.sqrt(np.mean((moved - row) ** 2) * dim)
     square = np.sqrt(np.mean(seen**2))  # the relation is one of mean squares
-    assert distances.before_rounding(square, step, dim) == pytest.approx(true, rel=0.1)
-    assert distances.before_rounding(np.zeros(1), step, dim).tolist() == [0.0]
+    assert geometry.before_rounding(square, step, dim) == pytest.approx(true, rel=0.1)
+    assert geometry.before_rounding(np.zeros(1), step, dim).tolist() == [0.0]
 
 
 # -------------------------------------------------------------------------------- causal
@@ -344,7 +347,7 @@ def test_rounding_is_undone_on_average(rng, spread):
 def test_the_causal_metric_makes_the_cloud_round(rng):
     rows = rng.normal(size=(5000, 10)) * np.arange(1, 11)
     cov, mean = np.cov(rows.T, bias=True), rows.mean(axis=0)
-    seen = causal.metric(cov, mean, ridge=0).coordinates(rows)
+    seen = geometry.causal_metric(cov, mean, ridge=0).coordinates(rows)
     assert np.allclose(np.cov(seen.T, bias=True), np.eye(10), atol=1e-9)
 
 
@@ -352,7 +355,9 @@ def test_the_causal_metric_does_not_see_how_logits_are_written(rng):
     rows, change = rng.normal(size=(400, 6)), rng.normal(size=(6, 6))
     products = []
     for w in (rows, rows @ change):
-        seen = causal.metric(np.cov(w.T, bias=True), w.mean(axis=0), ridge=0).coordinates(w)
+        seen = geometry.causal_metric(np.cov(w.T, bias=True), w.mean(axis=0), ridge=0).coordinates(
+            w
+        )
         products.append(seen @ seen.T)
     assert np.allclose(products[0], products[1], atol=1e-8)
 
@@ -360,8 +365,8 @@ def test_the_causal_metric_does_not_see_how_logits_are_written(rng):
 def test_a_flat_cloud_needs_a_ridge(rng):
     cov = np.diag([1.0, 1.0, 0.0])
     with pytest.raises(geometry.GeometryError, match="larger ridge"):
-        causal.metric(cov, np.zeros(3), ridge=0)
-    assert causal.metric(cov, np.zeros(3), ridge=0.1).condition < 20
+        geometry.causal_metric(cov, np.zeros(3), ridge=0)
+    assert geometry.causal_metric(cov, np.zeros(3), ridge=0.1).condition < 20
 
 
 # --------------------------------------------------------------------------- cartography
@@ -369,7 +374,7 @@ def test_a_flat_cloud_needs_a_ridge(rng):
 
 def test_the_chart_of_a_whole_matrix_is_its_principal_components():
     planted = specimens.open("planted")
-    chart = cartography.chart(planted)
+    chart = charts.chart(planted)
     values = planted.values(slice(None)).astype(np.float64)
     centred = values - values.mean(axis=0)
     variances, axes = np.linalg.eigh(centred.T @ centred / len(values))
@@ -385,7 +390,7 @@ def test_the_chart_of_the_extract_agrees_with_its_rows():
     coder = specimens.open("qwen2.5-coder-0.5b")
     if coder.is_full:
         pytest.skip("the whole matrix is at hand; its chart is tested on the planted one")
-    chart = cartography.chart(coder)
+    chart = charts.chart(coder)
     again = coder.dead_rows.astype(float) @ coder.axes[:, :3].astype(float)
     assert np.allclose(chart.projection[coder.dead_ids], again, atol=1e-5)
     assert chart.dead.sum() == len(coder.dead_ids)
@@ -395,14 +400,14 @@ def test_the_chart_of_the_extract_agrees_with_its_rows():
 @pytest.mark.parametrize("id", ["qwen2.5-coder-0.5b", "planted"])
 def test_a_sample_stands_for_the_whole_vocabulary(id):
     W = specimens.open(id)
-    chart = cartography.chart(W)
-    drawn = cartography.sample(W, chart, 150, seed=SEED)
+    chart = charts.chart(W)
+    drawn = charts.sample(W, chart, 150, seed=SEED)
     assert drawn.weights.sum() == pytest.approx(W.rows)
     assert (~drawn.dead).sum() == 150
     assert drawn.dead.sum() == chart.dead.sum()
     assert len(set(drawn.ids)) == len(drawn.ids)
     assert np.allclose(np.linalg.norm(drawn.rows, axis=1), W.norms[drawn.ids], rtol=1e-4)
-    again = cartography.sample(W, chart, 150, seed=SEED)
+    again = charts.sample(W, chart, 150, seed=SEED)
     assert np.array_equal(drawn.ids, again.ids)
     rough = drawn.covariance()
     assert np.trace(rough) == pytest.approx(chart.trace, rel=0.1)
@@ -416,7 +421,7 @@ def test_every_star_is_drawn_and_none_is_too_dim(rng):
 
     view = sky.observe(rng.normal(size=(3000, 3)))
     ax = plots.sky_axes(Figure(), projection="mollweide")
-    drawn = starmaps.map_of(ax, view, sky.star_density(view, 8), colormap="inferno")
+    drawn = sky.map_of(ax, view, sky.star_density(view, 8), colormap="inferno")
     assert sum(len(group.get_offsets()) for group in ax.collections) == 3000
     assert all(group.get_rasterized() for group in ax.collections)
     colors = np.concatenate([group.get_facecolor() for group in ax.collections])[:, :3]
@@ -428,10 +433,10 @@ def test_every_star_is_drawn_and_none_is_too_dim(rng):
 def test_the_room_is_small_and_holds_every_dead_row(rng):
     points, density = rng.normal(size=(20_000, 3)), rng.uniform(1, 9, 20_000)
     dead = np.arange(20_000) < 300
-    chosen = starmaps.thin_out(density, dead, 1000, seed=SEED)
+    chosen = sky.thin_out(density, dead, 1000, seed=SEED)
     assert dead[chosen].sum() == 300
     assert len(chosen) == len(set(chosen)) == 1300
     names = [f"id {i}" for i in chosen]
-    room = starmaps.room(points[chosen], density[chosen], dead[chosen], names, colormap="inferno")
+    room = sky.room(points[chosen], density[chosen], dead[chosen], names, colormap="inferno")
     assert sum(len(trace.text) for trace in room.data) == 1300
     assert len(room.to_json()) < 80_000

@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from lib.survey import holes
+from lib.analysis import qwen3
 
 
 def test_the_thirteen_fit_their_census():
-    cluster = holes.thirteen()
+    cluster = qwen3.thirteen()
     assert cluster.bits.shape == (13, 20) and cluster.populations.sum() == 2100
     assert (np.diff(cluster.populations) <= 0).all()
     assert (cluster.displacement[0] == 0).all()
@@ -14,17 +14,19 @@ def test_the_thirteen_fit_their_census():
 
 
 def test_exponents_cover_all_dimensions_and_the_printed_extremes():
-    exponents, counts = holes.printed_exponents()
+    exponents, counts = qwen3.printed_exponents()
     assert counts.sum() == 2560
-    largest = max(abs(holes.printed()["component_min"]), holes.printed()["component_max"])
+    largest = max(
+        abs(qwen3.printed_lattice()["component_min"]), qwen3.printed_lattice()["component_max"]
+    )
     assert 2.0 ** (exponents.max() - 127) <= largest < 2.0 ** (exponents.max() - 126)
 
 
 def test_members_and_ids_agree():
-    ids, single = holes.cluster_ids()
+    ids, single = qwen3.cluster_ids()
     assert len(ids) == 2100 and len(single) == 112 and not set(ids) & set(single)
-    members = holes.known_members()
-    assert [size for size, _ in members] == holes.thirteen().populations.tolist()
+    members = qwen3.known_members()
+    assert [size for size, _ in members] == qwen3.thirteen().populations.tolist()
     for rank, (size, known) in enumerate(members, start=1):
         assert set(known) <= set(ids)
         assert len(known) == size if rank > 4 else len(known) >= 30

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from lib import paths, specimens
+from lib import paths
 from lib.__main__ import main
-from lib.specimens import SpecimenError, catalogue, hub, ranges, safetensors_file, store
+from lib.extraction import catalogue, fetching, ranges, specimens, tensor_files
+from lib.extraction.catalogue import SpecimenError
 from tests.loopback_hub import COMMIT, Hub, serving
 
 ROWS, DIM = 700, 96
@@ -71,7 +72,7 @@ def server(home, model, monkeypatch):
 
 
 def arrived(path: Path, bits: np.ndarray) -> bool:
-    array, dtype = safetensors_file.open_tensor(path)
+    array, dtype = tensor_files.open_tensor(path)
     return dtype == "BF16" and np.array_equal(array, bits)
 
 
@@ -118,16 +119,16 @@ def stalled(handler, file, start, stop):
 
 
 def test_only_the_header_and_the_tensor_are_read(server, bits):
-    path = hub.fetch(DESCRIPTION, SOURCE)
+    path = fetching.fetch_from_hub(DESCRIPTION, SOURCE)
     assert arrived(path, bits)
     asked = [tuple(map(int, r.removeprefix("bytes=").split("-"))) for r in server.ranges()]
-    assert sum(b - a + 1 for a, b in asked) <= hub.FIRST_READ + bits.nbytes
-    record = store.provenance(path)
+    assert sum(b - a + 1 for a, b in asked) <= fetching.FIRST_READ + bits.nbytes
+    record = tensor_files.origin_of(path)
     assert COMMIT in record["version"] and REPO in record["source"]
     assert (
-        store.verify(path)
+        fetching.verify(path)
         == record["sha256"]
-        == store.digest(path, len(path.read_bytes()) - bits.nbytes)
+        == fetching.digest_of(path, len(path.read_bytes()) - bits.nbytes)
     )
 
 
@@ -135,7 +136,7 @@ def test_what_was_fetched_opens_as_the_specimen(server, bits, monkeypatch):
     monkeypatch.setattr(catalogue, "CATALOGUE", (DESCRIPTION,))
     with pytest.raises(SpecimenError, match="python -m lib fetch small"):
         specimens.open("small")
-    hub.fetch(DESCRIPTION, SOURCE)
+    fetching.fetch_from_hub(DESCRIPTION, SOURCE)
     specimen = specimens.open("small")
     assert specimen.is_full and np.array_equal(specimen.bits, bits)
     assert REPO in specimen.source and isinstance(specimen.matrix, np.memmap)
@@ -143,7 +144,7 @@ def test_what_was_fetched_opens_as_the_specimen(server, bits, monkeypatch):
 
 def test_a_cut_connection_is_taken_up_where_it_broke(server, bits):
     server.faults = [None, cut_after(1000), cut_after(0), cut_after(5000)]
-    assert arrived(hub.fetch(DESCRIPTION, SOURCE), bits)
+    assert arrived(fetching.fetch_from_hub(DESCRIPTION, SOURCE), bits)
     begins = [int(r.removeprefix("bytes=").split("-")[0]) for r in server.ranges()[1:]]
     first = begins[0]
     assert begins == [first, first + 1000, first + 1000, first + 6000]
@@ -152,10 +153,10 @@ def test_a_cut_connection_is_taken_up_where_it_broke(server, bits):
 def test_a_server_that_always_cuts_is_given_up_and_resumed_later(server, bits):
     server.faults = [None, cut_after(4096), *[cut_after(0)] * ranges.PATIENCE]
     with pytest.raises(SpecimenError, match="run the same command again"):
-        hub.fetch(DESCRIPTION, SOURCE)
-    assert not store.path_of("small").exists()
+        fetching.fetch_from_hub(DESCRIPTION, SOURCE)
+    assert not catalogue.fetched_file("small").exists()
     server.log.clear()
-    assert arrived(hub.fetch(DESCRIPTION, SOURCE), bits)
+    assert arrived(fetching.fetch_from_hub(DESCRIPTION, SOURCE), bits)
     start, stop = map(int, server.ranges()[-1].removeprefix("bytes=").split("-"))
     assert stop - start + 1 == bits.nbytes - 4096
 
@@ -163,23 +164,23 @@ def test_a_server_that_always_cuts_is_given_up_and_resumed_later(server, bits):
 def test_a_part_of_another_version_is_not_resumed(server, bits):
     server.faults = [None, cut_after(4096), *[cut_after(0)] * ranges.PATIENCE]
     with pytest.raises(SpecimenError):
-        hub.fetch(DESCRIPTION, SOURCE)
+        fetching.fetch_from_hub(DESCRIPTION, SOURCE)
     server.etag, server.faults = '"another"', []
     server.log.clear()
-    assert arrived(hub.fetch(DESCRIPTION, SOURCE), bits)
+    assert arrived(fetching.fetch_from_hub(DESCRIPTION, SOURCE), bits)
     start, stop = map(int, server.ranges()[-1].removeprefix("bytes=").split("-"))
     assert stop - start + 1 == bits.nbytes
 
 
 def test_too_many_requests_are_waited_for(server, bits):
     server.faults = [status(429, Retry_After="0"), None, status(503), status(429)]
-    assert arrived(hub.fetch(DESCRIPTION, SOURCE), bits)
+    assert arrived(fetching.fetch_from_hub(DESCRIPTION, SOURCE), bits)
 
 
 def test_a_long_wait_is_told_and_not_slept(server):
     server.faults = [status(429, Retry_After="86400")]
     with pytest.raises(SpecimenError, match="wait 86,400 s"):
-        hub.fetch(DESCRIPTION, SOURCE)
+        fetching.fetch_from_hub(DESCRIPTION, SOURCE)
 
 
 @pytest.mark.parametrize(
@@ -199,15 +200,15 @@ def test_a_long_wait_is_told_and_not_slept(server):
 def test_a_broken_server_gives_one_line_and_no_file(server, home, fault, says, at):
     server.faults = [None] * at + [fault]
     with pytest.raises(SpecimenError, match=says) as raised:
-        hub.fetch(DESCRIPTION, SOURCE)
+        fetching.fetch_from_hub(DESCRIPTION, SOURCE)
     assert "\n" not in str(raised.value) and REPO in str(raised.value)
-    assert not store.path_of("small").exists()
+    assert not catalogue.fetched_file("small").exists()
 
 
 def test_a_stalled_connection_is_retried(server, bits, monkeypatch):
     monkeypatch.setattr(ranges, "TIMEOUT", 0.3)
     server.faults = [None, stalled]
-    assert arrived(hub.fetch(DESCRIPTION, SOURCE), bits)
+    assert arrived(fetching.fetch_from_hub(DESCRIPTION, SOURCE), bits)
 
 
 @pytest.mark.parametrize(
@@ -224,14 +225,14 @@ def test_a_stalled_connection_is_retried(server, bits, monkeypatch):
 def test_the_hub_s_refusals_are_told_in_one_line(server, answer, says):
     server.head_errors[REPO] = answer
     with pytest.raises(SpecimenError, match=says) as raised:
-        hub.fetch(DESCRIPTION, SOURCE)
+        fetching.fetch_from_hub(DESCRIPTION, SOURCE)
     assert "\n" not in str(raised.value)
 
 
 def test_an_unreachable_hub_names_the_mend(home, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(SpecimenError, match="set HF_ENDPOINT to a mirror") as raised:
-        hub.fetch(DESCRIPTION, SOURCE)
+        fetching.fetch_from_hub(DESCRIPTION, SOURCE)
     assert "\n" not in str(raised.value)
 
 
@@ -240,11 +241,11 @@ def test_the_token_goes_to_the_hub_and_not_to_the_delivery_network(
 ):
     server.token = "hf_secret"
     with pytest.raises(SpecimenError, match="set HF_TOKEN"):
-        hub.fetch(DESCRIPTION, SOURCE)
+        fetching.fetch_from_hub(DESCRIPTION, SOURCE)
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     with serving(Hub({REPO: {"model.safetensors": model}})) as network:
         server.redirect = network.address
-        assert arrived(hub.fetch(DESCRIPTION, SOURCE), bits)
+        assert arrived(fetching.fetch_from_hub(DESCRIPTION, SOURCE), bits)
         assert network.ranges() and all(token is None for *_, token in network.log)
     assert any(token == "Bearer hf_secret" for *_, token in server.log)
 
@@ -253,7 +254,7 @@ def test_an_address_that_expires_is_asked_for_again(server, model, bits):
     with serving(Hub({REPO: {"model.safetensors": model}})) as network:
         server.redirect = network.address
         network.faults = [None, cut_after(3000), status(403)]
-        assert arrived(hub.fetch(DESCRIPTION, SOURCE), bits)
+        assert arrived(fetching.fetch_from_hub(DESCRIPTION, SOURCE), bits)
 
 
 def test_a_sharded_model_is_read_from_its_index(server, model, bits, tmp_path):
@@ -261,7 +262,7 @@ def test_a_sharded_model_is_read_from_its_index(server, model, bits, tmp_path):
     index.write_text(json.dumps({"weight_map": {"model.embed_tokens.weight": "shard-2.safetensors",
                                                 "a": "shard-1.safetensors"}}))  # fmt: skip
     server.repos[REPO] = {"model.safetensors.index.json": index, "shard-2.safetensors": model}
-    assert arrived(hub.fetch(DESCRIPTION, SOURCE), bits)
+    assert arrived(fetching.fetch_from_hub(DESCRIPTION, SOURCE), bits)
 
 
 @pytest.mark.parametrize(
@@ -281,7 +282,7 @@ def test_a_hostile_index_is_refused(server, tmp_path, text, says):
     index.write_text(text)
     server.repos[REPO] = {"model.safetensors.index.json": index}
     with pytest.raises(SpecimenError, match=says):
-        hub.fetch(DESCRIPTION, SOURCE)
+        fetching.fetch_from_hub(DESCRIPTION, SOURCE)
 
 
 def test_a_hostile_header_is_refused_before_anything_is_allocated(server, tmp_path):
@@ -289,20 +290,22 @@ def test_a_hostile_header_is_refused_before_anything_is_allocated(server, tmp_pa
     bad.write_bytes((2**62).to_bytes(8, "little") + b"{}")
     server.repos[REPO] = {"model.safetensors": bad}
     with pytest.raises(SpecimenError, match="header claims"):
-        hub.fetch(DESCRIPTION, SOURCE)
+        fetching.fetch_from_hub(DESCRIPTION, SOURCE)
 
 
 def test_another_shape_or_dtype_than_the_catalogue_s_is_refused(server):
     with pytest.raises(SpecimenError, match="shape"):
-        hub.fetch(replace(DESCRIPTION, rows=ROWS + 1), SOURCE)
+        fetching.fetch_from_hub(replace(DESCRIPTION, rows=ROWS + 1), SOURCE)
     with pytest.raises(SpecimenError, match="F16"):
-        hub.fetch(replace(DESCRIPTION, dtype="F16"), SOURCE)
+        fetching.fetch_from_hub(replace(DESCRIPTION, dtype="F16"), SOURCE)
 
 
 def test_bytes_of_another_digest_are_thrown_away(server, home):
     with pytest.raises(SpecimenError, match="sha256"):
-        hub.fetch(replace(DESCRIPTION, sha256="0" * 64), SOURCE)
-    assert not list(home.glob("*.safetensors*.part")) and not store.path_of("small").exists()
+        fetching.fetch_from_hub(replace(DESCRIPTION, sha256="0" * 64), SOURCE)
+    assert (
+        not list(home.glob("*.safetensors*.part")) and not catalogue.fetched_file("small").exists()
+    )
 
 
 def test_a_full_disk_is_told_before_and_during(server, home, monkeypatch):
@@ -310,7 +313,7 @@ def test_a_full_disk_is_told_before_and_during(server, home, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=10))
         with pytest.raises(SpecimenError, match="free some space"):
-            hub.fetch(DESCRIPTION, SOURCE)
+            fetching.fetch_from_hub(DESCRIPTION, SOURCE)
 
     def full(sink, piece):
         if isinstance(sink, ranges._Memory):  # the header's short reads touch no disk
@@ -319,17 +322,17 @@ def test_a_full_disk_is_told_before_and_during(server, home, monkeypatch):
 
     monkeypatch.setattr(ranges, "write_all", full)
     with pytest.raises(SpecimenError, match="No space left"):
-        hub.fetch(DESCRIPTION, SOURCE)
-    assert not store.path_of("small").exists()
+        fetching.fetch_from_hub(DESCRIPTION, SOURCE)
+    assert not catalogue.fetched_file("small").exists()
 
 
 def test_a_damaged_file_is_noticed(server, bits):
-    path = hub.fetch(DESCRIPTION, SOURCE)
+    path = fetching.fetch_from_hub(DESCRIPTION, SOURCE)
     raw = bytearray(path.read_bytes())
     raw[-5] ^= 1
     path.write_bytes(raw)
     with pytest.raises(SpecimenError, match="bytes have changed"):
-        store.verify(path)
+        fetching.verify(path)
 
 
 def test_the_command_line_says_it_in_one_line(home, monkeypatch, capsys):

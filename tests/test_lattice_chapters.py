@@ -3,8 +3,8 @@
 import numpy as np
 
 from lib import lattice, paths
-from lib.book import reader
-from lib.survey import neighbours, quantisation
+from lib.analysis import crystal, graph
+from book import reader
 
 ALL = np.arange(1 << 16, dtype=np.uint16)
 FINITE = ALL[(ALL & 0x7F80) != 0x7F80]
@@ -42,7 +42,7 @@ def test_neighbours_in_twenty_lines():
     small = cell("spongecrystal/03-neighbours", "neighbours-small")["neighbours_small"]
     bits = lattice.round_nearest(np.random.default_rng(1).normal(0, 1, (60, 6)).astype(np.float32))
     bits[30:] = lattice.from_ordinal(lattice.ordinal(bits[:30]) + 1)
-    expected = {tuple(e) for e in neighbours.brute_force(bits).tolist()}
+    expected = {tuple(e) for e in graph.brute_force(bits).tolist()}
     assert small(bits) == expected and len(expected) >= 30
 
 
@@ -51,7 +51,7 @@ def test_the_likelihood_that_the_fit_maximises():
     rng = np.random.default_rng(3)
     step = 2.0 ** rng.integers(-28, -12, 2000)
     varies = rng.random(step.size) < np.minimum(1, 2e-7 / step)
-    fit = quantisation.fit_spread(step, varies, rng=rng, trials=20)
+    fit = crystal.fit_spread(step, varies, rng=rng, trials=20)
     best = likelihood(fit.width, step, varies)
     assert all(best >= likelihood(fit.width * f, step, varies) for f in (0.8, 0.97, 1.03, 1.25))
     for end, beyond in ((fit.low, 0.98), (fit.high, 1.02)):

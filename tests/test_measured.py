@@ -5,12 +5,12 @@ import json
 import numpy as np
 import pytest
 
-from lib import lattice, paths, specimens
+from lib import lattice, paths
 from lib.__main__ import main
+from lib.analysis import centres
 from lib.cli import snowball as verb
-from lib.formation import measured
-from lib.specimens import planted
-from lib.specimens.errors import SpecimenError
+from lib.extraction import planted, specimens
+from lib.extraction.catalogue import SpecimenError
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def matrix():
 
 @pytest.fixture(scope="module")
 def found(matrix):
-    return measured.of(matrix)
+    return centres.measured(matrix)
 
 
 def test_the_holes_are_those_of_the_cluster_and_not_the_living_twins(found):
@@ -48,9 +48,9 @@ def test_the_three_centres_are_what_they_are_called(matrix, found):
 def test_a_matrix_without_holes_or_of_another_lattice_is_refused():
     rows = np.arange(600, dtype=np.uint16).reshape(100, 6)
     with pytest.raises(SpecimenError, match="no two rows"):
-        measured.of(specimens.of_array("none", rows, source="distinct rows"))
+        centres.measured(specimens.of_array("none", rows, source="distinct rows"))
     with pytest.raises(SpecimenError, match="bfloat16"):
-        measured.of(specimens.open("whisper-base"))
+        centres.measured(specimens.open("whisper-base"))
 
 
 def test_the_command_line_takes_a_specimen(capsys, found, monkeypatch, tmp_path):
@@ -60,7 +60,7 @@ def test_the_command_line_takes_a_specimen(capsys, found, monkeypatch, tmp_path)
         assert main([*words, f"planted:{kind}"]) == 0
         answer = json.loads(capsys.readouterr().out)
         assert answer["norm"] == pytest.approx(np.linalg.norm(found.centre(kind)), rel=1e-6)
-    assert tuple(measured.KINDS) == verb.KINDS
+    assert tuple(centres.MEASURED_KINDS) == verb.KINDS
     for wrong, said in (("planted:x", "centred"), ("qwen3-4b", "fetch qwen3-4b")):
         assert main([*words, wrong]) == 2
         assert said in capsys.readouterr().err

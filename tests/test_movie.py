@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from lib import files, lattice
-from lib.training import loop, model, movie, recorder
+from lib.training import films, loop, model
 from lib.training.config import FP32_MASTER, ConfigError, Run
 
 RUN = Run(vocab=40, dim=8, layers=1, heads=1, ff=16, seq=8, batch=2, steps=300, lr=1e-2)
@@ -27,17 +27,17 @@ def stream() -> np.ndarray:
 
 def test_every_pattern_survives_the_coding():
     patterns = np.arange(1 << 16, dtype=np.uint32).astype(np.uint16)
-    assert len(np.unique(movie.fold(patterns))) == 1 << 16
-    np.testing.assert_array_equal(movie.fold(movie.fold(patterns)).view(np.uint16), patterns)
+    assert len(np.unique(films.fold(patterns))) == 1 << 16
+    np.testing.assert_array_equal(films.fold(films.fold(patterns)).view(np.uint16), patterns)
     rng = np.random.default_rng(0)
     frames = np.stack([rng.permutation(patterns) for _ in range(9)])
-    np.testing.assert_array_equal(movie.decode(movie.encode(frames)), frames)
+    np.testing.assert_array_equal(films.decode(films.encode(frames)), frames)
 
 
 def test_one_lattice_step_is_a_small_code():
     before = lattice.round_nearest(np.float32([0.5, 1.0, -1.0, 3e-5]))
     frames = np.stack([before, lattice.neighbour_up(before), before])
-    np.testing.assert_array_equal(movie.encode(frames)[1:], [[2] * 4, [1] * 4])
+    np.testing.assert_array_equal(films.encode(frames)[1:], [[2] * 4, [1] * 4])
 
 
 @pytest.fixture(scope="module")
@@ -57,20 +57,20 @@ def filmed(tmp_path_factory):
         )
 
     record = ("W", "W.grad", "W.exp_avg", "mean_h")
-    outcome = recorder.film(path, RUN, stream(), record=record, rows=ROWS)
+    outcome = films.film(path, RUN, stream(), record=record, rows=ROWS)
     loop.train(RUN, stream(), observers=[keep])
     return path, {name: np.stack([f[name] for f in frames]) for name in frames[0]}, outcome
 
 
 def test_a_movie_is_the_run(filmed):
     path, frames, outcome = filmed
-    assert movie.about(path)["W"] == (301, len(ROWS), 8)
+    assert films.about(path)["W"] == (301, len(ROWS), 8)
     for name in ("W", "W.grad", "W.exp_avg"):
-        np.testing.assert_array_equal(movie.read(path, name, rows=ROWS), frames[name][:, ROWS])
-    np.testing.assert_array_equal(movie.read(path, "loss")[1:], outcome.losses)
-    np.testing.assert_allclose(movie.read(path, "mean_h"), frames["mean_h"], rtol=1e-5, atol=1e-7)
+        np.testing.assert_array_equal(films.read(path, name, rows=ROWS), frames[name][:, ROWS])
+    np.testing.assert_array_equal(films.read(path, "loss")[1:], outcome.losses)
+    np.testing.assert_allclose(films.read(path, "mean_h"), frames["mean_h"], rtol=1e-5, atol=1e-7)
     last = model.views(outcome.state.param, RUN)["W"].view(torch.int16).numpy().view(np.uint16)
-    np.testing.assert_array_equal(movie.read(path, "W", -1), last[np.sort(ROWS)])
+    np.testing.assert_array_equal(films.read(path, "W", -1), last[np.sort(ROWS)])
 
 
 @pytest.mark.parametrize(
@@ -81,35 +81,35 @@ def test_random_access(filmed, frames, rows):
     path, plain, _ = filmed
     wanted = np.sort(ROWS) if rows is None else rows
     expected = plain["W"][frames][..., wanted, :]
-    np.testing.assert_array_equal(movie.read(path, "W", frames, rows), expected)
+    np.testing.assert_array_equal(films.read(path, "W", frames, rows), expected)
 
 
 def test_asking_for_what_is_not_there(filmed, tmp_path):
     path = filmed[0]
     for arguments in (("V",), ("W", 301), ("W", None, [1]), ("loss", None, [0])):
-        with pytest.raises(movie.MovieError):
-            movie.read(path, *arguments)
+        with pytest.raises(films.FilmError):
+            films.read(path, *arguments)
     torn = tmp_path / "torn.h5"
     torn.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(movie.MovieError, match="make it again"):
-        movie.read(torn, "W")
+    with pytest.raises(films.FilmError, match="make it again"):
+        films.read(torn, "W")
     for record in (("X",), ("E",), ("W.nothing",)):
         with pytest.raises(ConfigError):
-            recorder.film(tmp_path / "x.h5", RUN, stream(), record=record)
+            films.film(tmp_path / "x.h5", RUN, stream(), record=record)
 
 
 def test_float32_moments_are_kept_as_float32(tmp_path):
     path = tmp_path / "master.h5"
     run = RUN.replace(steps=3, **FP32_MASTER)
-    recorder.film(path, run, stream(), record=("W", "W.exp_avg_sq"))
-    assert movie.read(path, "W.exp_avg_sq").dtype == np.float32
-    assert movie.read(path, "W").dtype == np.uint16
+    films.film(path, run, stream(), record=("W", "W.exp_avg_sq"))
+    assert films.read(path, "W.exp_avg_sq").dtype == np.float32
+    assert films.read(path, "W").dtype == np.uint16
 
 
 def test_a_full_disk_is_foreseen(tmp_path, monkeypatch):
-    monkeypatch.setattr(recorder.shutil, "disk_usage", lambda _: type("D", (), {"free": 1000}))
+    monkeypatch.setattr(films.shutil, "disk_usage", lambda _: type("D", (), {"free": 1000}))
     with pytest.raises(files.FileError, match="free some space"):
-        recorder.film(tmp_path / "x.h5", RUN, stream())
+        films.film(tmp_path / "x.h5", RUN, stream())
     assert not (tmp_path / "x.h5").exists()
 
 
@@ -131,7 +131,7 @@ except loop.Stopped:
 )
 def test_a_killed_run_ends_as_if_nothing_had_happened(tmp_path, how):
     whole = tmp_path / "whole.h5"
-    recorder.film(whole, RUN, stream(), record=("W", "W.exp_avg"), rows=ROWS)
+    films.film(whole, RUN, stream(), record=("W", "W.exp_avg"), rows=ROWS)
     path = tmp_path / "killed.h5"
     parts = tmp_path / "killed.h5.parts"
     command = [
@@ -155,21 +155,21 @@ def test_a_killed_run_ends_as_if_nothing_had_happened(tmp_path, how):
 
 def test_a_checkpoint_of_another_run_is_not_taken_up(tmp_path):
     path = tmp_path / "x.h5"
-    other = recorder.Recorder(
-        tmp_path / "x.h5.parts", recorder.streams_of(RUN, ["W"], 40), np.arange(40),
+    other = films.Recorder(
+        tmp_path / "x.h5.parts", films.streams_of(RUN, ["W"], 40), np.arange(40),
         {"run": RUN.replace(seed=1).as_dict()},
     )  # fmt: skip
     other.folder.mkdir()
     loop.train(RUN.replace(seed=1, steps=200), stream(), observers=[other.observe], save=other.save,
-               save_every=movie.KEY)  # fmt: skip
+               save_every=films.KEY)  # fmt: skip
     assert other.segments()
-    recorder.film(path, RUN, stream())
-    recorder.film(tmp_path / "y.h5", RUN, stream())
+    films.film(path, RUN, stream())
+    films.film(tmp_path / "y.h5", RUN, stream())
     assert path.read_bytes() == (tmp_path / "y.h5").read_bytes()
 
 
 def test_the_file_is_plain_hdf5(filmed):
     with h5py.File(filmed[0]) as file:
         assert file["W"].dtype == np.uint16
-        assert file.attrs["key"] == movie.KEY
+        assert file.attrs["key"] == films.KEY
         assert Run(**json.loads(file.attrs["run"])) == RUN

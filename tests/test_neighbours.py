@@ -9,8 +9,8 @@ from safetensors.torch import save_file
 
 from lib import lattice
 from lib.__main__ import main
-from lib.specimens.errors import SpecimenError
-from lib.survey import neighbours
+from lib.analysis import graph
+from lib.extraction.catalogue import SpecimenError
 
 
 def rows(seed, count, dim, sigma=0.02):
@@ -33,8 +33,8 @@ def plant(bits, rng, pairs, steps):
 
 
 def agrees(bits, steps):
-    found = neighbours.search(bits, steps)
-    np.testing.assert_array_equal(found.edges, neighbours.brute_force(bits, steps))
+    found = graph.search(bits, steps)
+    np.testing.assert_array_equal(found.edges, graph.brute_force(bits, steps))
     return found
 
 
@@ -45,15 +45,15 @@ def test_planted_neighbours_are_found_and_nothing_else(steps):
     found = agrees(bits, steps)
     assert len(found.edges) >= (100 if steps else 0)
     if steps:
-        one_less = neighbours.search(bits, steps - 1).edges.tolist()
+        one_less = graph.search(bits, steps - 1).edges.tolist()
         assert not {(i, 300 + i) for i in range(100)} & set(map(tuple, one_less))
         planted = np.column_stack([np.arange(100), 300 + np.arange(100)])
-        assert (neighbours.separations(bits, planted) == steps).all()
+        assert (graph.separations(bits, planted) == steps).all()
 
 
 def test_neighbours_on_both_sides_of_every_wall():
     """One row exactly on a cell's wall in all dimensions, its neighbours on every side."""
-    base = np.full(12, (122 << 7) + neighbours.WIDTH // 2, dtype=np.uint16)
+    base = np.full(12, (122 << 7) + graph.WIDTH // 2, dtype=np.uint16)
     rng = np.random.default_rng(42)
     offsets = rng.integers(-1, 2, (400, 12))
     offsets[0] = 0
@@ -61,7 +61,7 @@ def test_neighbours_on_both_sides_of_every_wall():
     found = agrees(bits, 1)
     assert len(found.edges) > 300
     ordinals = lattice.ordinal(bits)
-    filed, _ = neighbours._buckets(ordinals[:, :4], 1)
+    filed, _ = graph._buckets(ordinals[:, :4], 1)
     assert len(filed) > 2 * len(bits)  # the test stands on walls indeed
 
 
@@ -69,7 +69,7 @@ def test_zero_binade_edges_and_signs():
     line = np.array([0x8002, 0x8001, 0x8000, 0x0000, 0x0001, 0x3F7F, 0x3F80, 0xBF80], np.uint16)
     found = agrees(np.repeat(line[:, None], 3, axis=1), 1)
     assert found.edges.tolist() == [[0, 1], [1, 2], [1, 3], [2, 3], [2, 4], [3, 4], [5, 6]]
-    assert neighbours.separations(np.repeat(line[:, None], 3, axis=1), found.edges)[3] == 0
+    assert graph.separations(np.repeat(line[:, None], 3, axis=1), found.edges)[3] == 0
 
 
 def test_black_holes_are_one_vector_with_many_tokens():
@@ -107,27 +107,27 @@ def crowd(seed, count, dim, spread):
 
 
 def test_a_crowd_too_dense_to_cut(monkeypatch):
-    monkeypatch.setattr(neighbours, "CROWD", 64)
-    monkeypatch.setattr(neighbours, "PAIRS", 5_000)
+    monkeypatch.setattr(graph, "CROWD", 64)
+    monkeypatch.setattr(graph, "PAIRS", 5_000)
     assert len(agrees(crowd(5, 400, 6, 3), 1).edges) > 100
 
 
 def test_a_crowd_that_only_later_dimensions_divide(monkeypatch):
-    monkeypatch.setattr(neighbours, "CROWD", 64)
-    bits = np.concatenate([crowd(6, 500, neighbours.WINDOW, 1), rows(7, 500, 40)], axis=1)
+    monkeypatch.setattr(graph, "CROWD", 64)
+    bits = np.concatenate([crowd(6, 500, graph.WINDOW, 1), rows(7, 500, 40)], axis=1)
     bits[250:400] = bits[:150]
     bits[250:400, -1:] = moved(bits[:150, -1:], 1)
     compared = []
-    original = neighbours._compare
+    original = graph._compare
     monkeypatch.setattr(
-        neighbours, "_compare", lambda b, ids, k: compared.append(len(ids)) or original(b, ids, k)
+        graph, "_compare", lambda b, ids, k: compared.append(len(ids)) or original(b, ids, k)
     )
     assert len(agrees(bits, 1).edges) >= 150
     assert max(compared, default=0) < 100  # the crowd was cut, not compared
 
 
 def test_outliers_do_not_make_it_recurse_for_ever(monkeypatch):
-    monkeypatch.setattr(neighbours, "CROWD", 32)
+    monkeypatch.setattr(graph, "CROWD", 32)
     bits = np.concatenate([crowd(8, 300, 40, 2), rows(9, 12, 40, sigma=3.0)])
     agrees(bits, 1)
 
@@ -145,9 +145,9 @@ def test_float16_patterns_have_their_own_steps():
 
 
 def test_small_matrices():
-    assert neighbours.search(np.zeros((1, 4), np.uint16)).components == 0
+    assert graph.search(np.zeros((1, 4), np.uint16)).components == 0
     assert agrees(np.array([[1], [2], [4]], np.uint16), 1).edges.tolist() == [[0, 1]]
-    alone = neighbours.search(rows(11, 64, 8))
+    alone = graph.search(rows(11, 64, 8))
     assert (
         alone.members == []
         and alone.components == 0
@@ -161,7 +161,7 @@ def test_a_memory_map_is_read_where_it_lies(tmp_path):
     bits = plant(rows(12, 300, 40), np.random.default_rng(0), 50, 1)
     bits.tofile(tmp_path / "w.bin")
     mapped = np.memmap(tmp_path / "w.bin", np.uint16, "r", shape=bits.shape)
-    np.testing.assert_array_equal(neighbours.search(mapped).edges, neighbours.search(bits).edges)
+    np.testing.assert_array_equal(graph.search(mapped).edges, graph.search(bits).edges)
 
 
 def test_the_command_line_answers_in_words_and_in_json(tmp_path, capsys):
@@ -172,7 +172,7 @@ def test_the_command_line_answers_in_words_and_in_json(tmp_path, capsys):
     file = str(tmp_path / "m.safetensors")
     assert main(["neighbours", file, "--steps", "2", "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
-    expected = neighbours.brute_force(bits, 2)
+    expected = graph.brute_force(bits, 2)
     assert answer["pairs"] == expected.tolist() and answer["edges"] == len(expected) == 30
     assert answer["rows"] == 200 and answer["distinct"] == 199 and answer["non_isolated"] == 60
     assert answer["non_isolated_rows"] == 61 and len(answer["components"]) == 30
@@ -189,13 +189,13 @@ def test_the_command_line_answers_in_words_and_in_json(tmp_path, capsys):
 
 def test_bad_input_is_refused_in_words():
     with pytest.raises(SpecimenError, match="16-bit patterns"):
-        neighbours.search(np.zeros((3, 3), np.float32))
+        graph.search(np.zeros((3, 3), np.float32))
     with pytest.raises(SpecimenError, match="16-bit patterns"):
-        neighbours.search(np.zeros(3, np.uint16))
+        graph.search(np.zeros(3, np.uint16))
     with pytest.raises(ValueError, match="negative"):
-        neighbours.search(np.zeros((3, 3), np.uint16), -1)
+        graph.search(np.zeros((3, 3), np.uint16), -1)
     bits = rows(13, 40, 40)
     bits[1] = moved(bits[0:1], np.eye(40, dtype=int)[39:])
     bits[:2, 5] = 0x7FC0
     with pytest.raises(SpecimenError, match="NaN"):
-        neighbours.search(bits)
+        graph.search(bits)

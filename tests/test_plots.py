@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lib import plots
+from lib import show
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ from lib import plots
     ],
 )
 def test_numbers_have_three_digits_and_typographic_signs(value, text):
-    assert plots.fmt(value) == text
+    assert show.number(value) == text
 
 
 @pytest.mark.parametrize(
@@ -28,10 +28,10 @@ def test_numbers_have_three_digits_and_typographic_signs(value, text):
      (-0.2, 0, "0"), (np.float32(-12.345), 2, "−12.35"), (10.0, 0, "+10")],
 )  # fmt: skip
 def test_what_rounds_to_zero_has_no_sign(value, places, text):
-    assert plots.signed(value, places) == text
+    assert show.signed(value, places) == text
 
 
-@pytest.mark.parametrize("write", [plots.fmt, plots.sci, plots.signed])
+@pytest.mark.parametrize("write", [show.number, show.scientific, show.signed])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_figure_that_is_not_finite_is_refused(write, value):
     with pytest.raises(ValueError, match="finite"):

@@ -12,9 +12,9 @@ from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from lib import paths
-from lib.book import config, pandoc, press, weave
-from lib.book.config import Book, Page
-from lib.book.pandoc import PressError
+from book import config, pandoc, press, weave
+from book.config import Book, Page
+from press.pandoc import PressError
 
 pytestmark = pytest.mark.xdist_group("press")
 

@@ -8,9 +8,17 @@ import numpy as np
 import pytest
 
 from lib import paths
-from lib.tokens import alone, bpe, completion, corpus, merging, reachability, records, vocabulary
-from lib.tokens.contexts import Contexts, contexts
-from lib.tokens.reachability import Reach
+from lib.extraction import (
+    bpe,
+    corpus,
+    fragments,
+    merging,
+    merging_compiled,
+    reachability,
+    vocabulary,
+)
+from lib.extraction.fragments import Contexts, contexts
+from lib.extraction.reachability import Reach
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +33,7 @@ def library(qwen):
 
 @pytest.fixture(scope="module")
 def search(qwen):
-    return completion.search(qwen)
+    return fragments.search(qwen)
 
 
 def look(qwen, search, id):
@@ -89,7 +97,6 @@ def test_no_text_emits_a_token_called_unreachable(qwen, search, library):
 
 
 def test_the_chapters_own_merging_is_the_librarys(qwen):
-    from lib.book import reader
 
     cells = reader.read(paths.CHAPTERS / "discovery" / "06-who.qmd").cells
     [cell] = [c for c in cells if c.cell_type == "code" and "def merge_word" in c.source]
@@ -154,7 +161,7 @@ def test_compiled_merging_of_odd_vocabularies():
         tokens = [b"", None, *words, *list(words)[:3], None]
         rng.shuffle(tokens)
         known = tiny(tokens)
-        parts, first = alone.pieces(known.tokens)
+        parts, first = merging_compiled.pieces(known.tokens)
         for id, token in enumerate(tokens):
             cut = merging.merge(token or b"", known)
             assert (parts[id], first[id]) == (len(cut), len(cut[0]) if cut else 0)
@@ -258,12 +265,12 @@ def test_a_space_token_that_needs_a_neighbour(qwen, search):
 
 
 def test_edges_of_fragments():
-    assert completion.edges("é".encode()) == completion.Edges(b"", "é".encode(), b"")
-    assert completion.edges(b"\xa9x\xe2\x82") == completion.Edges(b"\xa9", b"x", b"\xe2\x82")
+    assert fragments.edges("é".encode()) == fragments.Edges(b"", "é".encode(), b"")
+    assert fragments.edges(b"\xa9x\xe2\x82") == fragments.Edges(b"\xa9", b"x", b"\xe2\x82")
     for hopeless in (b"\xc0", b"\xff", b"\x80\x80\x80\x80", b"a\x80", b"\xed\xa0", b"\xf4\x90"):
-        assert completion.edges(hopeless) is None, hopeless
-    assert len(list(completion.characters(b"\xe0"))) == 2_048
-    assert len(list(completion.characters(b"\xed"))) == 2_048  # surrogates are no characters
+        assert fragments.edges(hopeless) is None, hopeless
+    assert len(list(fragments.characters(b"\xe0"))) == 2_048
+    assert len(list(fragments.characters(b"\xed"))) == 2_048  # surrogates are no characters
 
 
 def test_another_rule_reuses_records_without_changing_them():
@@ -281,7 +288,7 @@ def test_agreement_counts():
         reachability.Record(i, reach, b"", "", "")
         for i, reach in enumerate((Reach.SPLIT, Reach.REACHABLE, Reach.PHANTOM, Reach.ADDED))
     ]
-    agreement = records.compare(found, [0, 3])
+    agreement = reachability.compare(found, [0, 3])
     assert (agreement.precision, agreement.recall) == (0.5, 0.5)
     assert (agreement.false_alarms, agreement.missed) == ([2], [3])
 
@@ -295,16 +302,14 @@ def test_an_empty_token_is_built_by_nothing():
 def test_the_real_dead_rows():
     found = reachability.analyse(vocabulary.open("qwen3"), progress=False)
     printed = json.loads((paths.QWEN3 / "qwen3_cluster_2212.json").read_text())["token_ids"]
-    agreement = records.compare(found, printed)
+    agreement = reachability.compare(found, printed)
     assert not agreement.false_alarms
     assert len(agreement.both) == 2_199 and len(agreement.missed) == 13
-    assert len(records.fails_round_trip(found)) == 3_357
+    assert len(reachability.fails_round_trip(found)) == 3_357
 
 
 def test_command_line(tmp_path, capsys):
     import argparse
-
-    from lib.cli import tokens
 
     source, out = tmp_path / "tiny.tiktoken", tmp_path / "out.jsonl"
     source.write_text("YQ== 0\nYg== 1\nYWI= 2\nwA== 3\n")

@@ -6,8 +6,8 @@ import nbformat
 import pytest
 from nbformat.v4 import new_output
 
-from lib.book import reader
-from lib.book.reader import ChapterError
+from book import reader
+from book.reader import ChapterError
 
 CHAPTER = """\
 ---

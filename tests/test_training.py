@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from lib import artifacts, paths, progress
-from lib.training import arithmetic, backward, films, loop, model
+from lib.training import loop, making, model, optim
 from lib.training.config import (
     EAGER_BF16,
     FLANNEL,
@@ -126,17 +126,17 @@ def test_sgd_is_sgd(stream, weight_decay):
 
 
 def test_the_device_is_found_and_written_down(stream, tmp_path, monkeypatch, capsys):
-    found = arithmetic.device("auto").type
+    found = optim.device("auto").type
     assert found in ("cuda", "mps", "cpu")
     missing = [d for d in ("cuda", "mps") if not getattr(torch, d).is_available()]
     for name in missing:
         with pytest.raises(ConfigError, match="not available here; there is"):
-            arithmetic.device(name)
+            optim.device(name)
     monkeypatch.setattr(paths, "ARTIFACTS", tmp_path)
     run = {"dim": 8, "layers": 1, "heads": 1, "ff": 8, "seq": 8, "batch": 2, "steps": 2}
     run = from_dict({**run, "vocab": 128, "device": "auto"}).as_dict()
     params = {"world": {"name": "gatsby", "characters": 3000}, "run": run, "record": ["W"]}
-    made = films.get(films.FILM, "dynamics/01-train", params, make=True)
+    made = making.get(making.FILM, "dynamics/01-train", params, make=True)
     assert artifacts.verify(made.path)["parameters"]["run"]["device"] == found
     assert f"movie of W, loss on {found}" in capsys.readouterr().out
 
@@ -251,7 +251,7 @@ def test_the_written_out_pass_is_autograds(stream, changes):
 
     sums = torch.full_like(flat, 7.0)
     found = model.views(sums, run)
-    ours, hidden = backward.loss_and_gradients_(model.views(flat, run), found, tokens, targets, run)
+    ours, hidden = model.loss_and_gradients_(model.views(flat, run), found, tokens, targets, run)
     assert ours.item() == loss.item()
     assert torch.equal(hidden, h.detach())
     for name, gradient in wanted.items():
@@ -432,11 +432,11 @@ def test_of_many_runs_a_kill_costs_only_the_one_on_its_way(tmp_path, monkeypatch
     recipe = artifacts.Recipe("many", make, (), "dynamics/01-train")
     runs = [{"run": number} for number in (1, 2, 3)]
     with pytest.raises(KeyboardInterrupt):
-        films.each(recipe, "dynamics/01-train", {}, runs, make=True)
+        making.each(recipe, "dynamics/01-train", {}, runs, make=True)
     with pytest.raises(artifacts.ArtifactMissing):
-        films.each(recipe, "dynamics/01-train", {}, runs, make=False)
+        making.each(recipe, "dynamics/01-train", {}, runs, make=False)
     killed.clear()
-    together = films.each(recipe, "dynamics/01-train", {}, runs, make=True)
+    together = making.each(recipe, "dynamics/01-train", {}, runs, make=True)
     assert asked == [1, 2, 2, 3]
     np.testing.assert_array_equal(together.tensors["number"], [[1, 1], [2, 4], [3, 9]])
     assert together.summary.startswith("read 3 many artefacts (")
@@ -445,8 +445,8 @@ def test_of_many_runs_a_kill_costs_only_the_one_on_its_way(tmp_path, monkeypatch
 @pytest.mark.parametrize("size", ["smoke", "book", "full"])
 def test_the_corpora_are_long_enough_at_every_scale(size, monkeypatch):
     """The worlds of the generators, their texts cut as they will be, without the training."""
-    from lib.dynamics import laboratory
-    from lib.tokens import bpe
+    from lib.analysis import laboratory
+    from lib.extraction import bpe
     from lib.training import experiments, worlds
 
     monkeypatch.setenv("BOOK_SCALE", size)

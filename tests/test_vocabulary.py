@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from lib.tokens import bpe, corpus, merging, scripts, vocabulary
-from lib.tokens.vocabulary import VocabularyError
+from lib.extraction import bpe, corpus, merging, vocabulary
+from lib.extraction.vocabulary import VocabularyError
 
 
 @pytest.fixture(scope="module")
@@ -120,4 +120,4 @@ def test_unknown_names_and_other_editions(monkeypatch):
     ],
 )
 def test_script_and_block(text, script, block):
-    assert (scripts.script(text), scripts.block(text)) == (script, block)
+    assert (vocabulary.script(text), vocabulary.block(text)) == (script, block)

@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 
 from lib import lattice
-from lib.specimens import planted
-from lib.survey import whole
-from lib.survey.clusters import Rule
+from lib.analysis import clusters, crystal
+from lib.analysis.clusters import Rule
+from lib.extraction import planted
 
 ANSWERS = planted.answers()
 
 
 @pytest.fixture(scope="module")
 def cluster():
-    return whole.find("planted")
+    return clusters.find_cluster("planted")
 
 
 def test_members_are_those_that_were_planted(cluster):
@@ -50,12 +50,14 @@ def test_constant_dimensions_and_what_centring_does_to_them():
         [[1.0, 2.0, 0.001], [1.0, 2.015625, 0.001], [1.0, 2.0, 0.00100708]], np.float32
     )
     bits = lattice.round_nearest(values)
-    assert whole.constant_dimensions(bits) == 1
-    assert whole.constant_dimensions(bits, np.zeros(3)) == 1
-    assert whole.constant_dimensions(bits, np.array([0, 0, 1e6])) == 2  # merged by the subtraction
+    assert crystal.constant_dimensions(bits) == 1
+    assert crystal.constant_dimensions(bits, np.zeros(3)) == 1
+    assert (
+        crystal.constant_dimensions(bits, np.array([0, 0, 1e6])) == 2
+    )  # merged by the subtraction
 
 
 @pytest.mark.parametrize("id", ["whisper-base", "qwen3-4b-base"])
 def test_without_a_whole_bf16_matrix_there_is_none(id, capsys):
-    assert whole.find(id) is None
+    assert clusters.find_cluster(id) is None
     assert "whole" in capsys.readouterr().out

@@ -1,1 +1,1 @@
-"""The training laboratory: models, arithmetic, optimisers, loops, movies."""
+"""Training: small models in bf16, every step of them visible."""

@@ -81,8 +81,7 @@ class Run:
     batch: int = 8  # sequences a step
     steps: int = 1000  # optimiser steps
 
-    # optimiser
-    optimizer: str = "adamw"  # "adamw" | "sgd" (without momentum)
+    # optimiser: AdamW
     lr: float = 1e-3  # peak learning rate
     schedule: str = "constant"  # see Schedule
     warmup: int = 0  # steps of linear warm-up: step t has lr * t / warmup
@@ -164,7 +163,6 @@ class Run:
 CHOICES = {
     "positions": ("learned", "none"),
     "init": tuple(Init),
-    "optimizer": ("adamw", "sgd"),
     "schedule": tuple(Schedule),
     "update": tuple(Update),
     "param_dtype": DTYPES,
@@ -186,11 +184,11 @@ def from_dict(values: dict[str, Any]) -> Run:
     return Run(**values)
 
 
-# Everyday arithmetic: all storage on the bf16 lattice, forward and backward in float32.
+# Everyday arithmetic is a Run's own: storage on the bf16 lattice, forward and backward in float32.
 # EAGER_BF16 computes in bf16 too: the sources' recipe, model.to(torch.bfloat16).
-LATTICE: dict[str, Any] = {}
 EAGER_BF16 = {"compute_dtype": "bfloat16"}
-FLOAT32 = {"param_dtype": "float32", "grad_dtype": "float32", "state_dtype": "float32"}
+BF16_STORAGE = dict.fromkeys(("param_dtype", "grad_dtype", "state_dtype"), "bfloat16")
+FLOAT32 = dict.fromkeys(("param_dtype", "grad_dtype", "state_dtype"), "float32")
 FP32_MASTER = {"master": "fp32", "state_dtype": "float32"}
 LOW16_MASTER = {"master": "low16", "state_dtype": "float32"}
 STOCHASTIC = {"rounding": "stochastic"}
@@ -199,4 +197,9 @@ STOCHASTIC = {"rounding": "stochastic"}
 GATSBY = Run(vocab=128, dim=64, layers=2, heads=2, ff=256, batch=8, init="point+noise", lr=1e-3)
 FLANNEL = Run(vocab=10_000, dim=64, layers=2, heads=2, ff=256, batch=32, lr=1e-3)
 GOLDILOCKS = Run(vocab=3988, dim=128, layers=4, heads=2, ff=256, batch=8, lr=3e-4)
-GOLDILOCKS_2560 = GOLDILOCKS.replace(dim=2560, ff=5120)
+
+# The common ground of the book's runs on coalescence; an arm changes a few fields of it. Float32
+# everywhere: the law is about the update rule, and the arms that ask about arithmetic say so.
+SMALL_FLOAT32 = Run(
+    vocab=500, dim=48, layers=1, heads=2, ff=96, seq=32, batch=8, lr=1e-3, beta2=0.95, **FLOAT32
+)

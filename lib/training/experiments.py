@@ -1,140 +1,208 @@
-"""What each generator chapter makes, from its parameters.
+"""An experiment is a value: in which world, which run, and what is kept of it.
 
-A generator and the analysers that read it call the same function here with the same settings, so
-they cannot disagree about which artefact is meant.
+From a chapter's parameters cell to the artefact and the figure it is the same value: a generator
+writes it down and keeps it (`generators.Generator.keep`), a reader finds it as `artefact.recipe`.
+What is kept of a run is an `Observation`; the ones that need no analysis are here and in
+`lib.training.films`, the others in `lib.analysis.observers`.
 """
 
+import dataclasses
+import importlib
+import time
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
 
-from lib import artifacts, scale
-from lib.training import films, worlds
-from lib.training.config import FLANNEL, GOLDILOCKS, Run
+import numpy as np
+import torch
+
+from lib import artifacts, digests, paths, scale
+from lib.extraction import specimens
+from lib.training import films, loop, model, optim, worlds
+from lib.training.config import Run, from_dict
 
 
-def settings(chapter: str, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The parameters of generator `chapter` at the current scale, changed by `given`.
+@dataclass(frozen=True)
+class Experiment(artifacts.Recipe):
+    """One training run, and what is kept of it.
 
-    Raises ValueError if `given` names a parameter that the chapter does not have.
+    The world enters the artefact's digest by its contents: a world that is made again and comes out
+    the same asks for no new runs.
     """
-    values = {**scale.literals(chapter), **scale.overrides(chapter, scale.current())}
-    unknown = sorted(set(given or {}) - set(values))
-    if unknown:
-        raise ValueError(f"{chapter} has no parameter {unknown}; it has {sorted(values)}")
-    return {**values, **(given or {})}
+
+    world: worlds.Recipe
+    run: Run
+    observe: loop.Observation
+
+    @property
+    def name(self) -> str:
+        """Name of the artefact."""
+        return self.observe.name
+
+    @property
+    def suffix(self) -> str:
+        """Ending of the artefact's file."""
+        return self.observe.suffix
+
+    @property
+    def resumable(self) -> bool:
+        """Whether a killed run goes on where it was."""
+        return self.observe.resumable
+
+    def make(self, *path: Path) -> dict[str, Any] | None:
+        """Train, and keep what the observation keeps."""
+        return self.observe.watch(self.on_a_device, self.world.get(), *path)
+
+    def parameters(self) -> dict[str, Any]:
+        """World, contents of the world, run and observation as plain values."""
+        return {
+            "world": tagged(self.world),
+            "contents": self.world.artefact().provenance["content"],
+            "run": self.on_a_device.as_dict(),
+            "observe": tagged(self.observe),
+        }
+
+    def makers(self) -> tuple[Any, ...]:
+        """The observation's code, which reaches all of the training."""
+        return (type(self.observe),)
+
+    @property
+    def on_a_device(self) -> Run:
+        """The run with the device that is found here in place of "auto"."""
+        if self.run.device != "auto":
+            return self.run
+        return self.run.replace(device=optim.device("auto").type)
+
+    @classmethod
+    def restored(cls, parameters: Mapping[str, Any]) -> "Experiment":
+        """The experiment with these plain parameters."""
+        world, observe = untagged(parameters["world"]), untagged(parameters["observe"])
+        return cls(world, from_dict(parameters["run"]), observe)
 
 
-def taken(chapter: str, namespace: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters of the running generator `chapter`, as they stand in its namespace."""
-    return {name: namespace[name] for name in scale.literals(chapter)}
+def tagged(value: Any) -> dict[str, Any]:
+    """A dataclass as plain values that say which class it is of."""
+    return {"kind": f"{type(value).__module__}.{type(value).__qualname__}", **digests.plain(value)}
 
 
-def pick(settings: Mapping[str, Any], *names: str) -> dict[str, Any]:
-    """Some of the settings."""
-    return {name: settings[name] for name in names}
+def untagged(plain: Mapping[str, Any]) -> Any:
+    """The dataclass of the library that `tagged` made plain; lists become tuples."""
+    fields = {name: tuple(v) if isinstance(v, list) else v for name, v in plain.items()}
+    module, _, name = fields.pop("kind").rpartition(".")
+    if module.split(".")[0] != "lib":
+        raise artifacts.ArtifactError(f"{module}.{name} is no class of the library")
+    return getattr(importlib.import_module(module), name)(**fields)
 
 
-# ----------------------------------------------------------------------------- dynamics/01-train
-_FLANNEL_WORLD = ("vocab", "thai_share", "tokenizer_characters", "characters", "english", "thai")
-_SIZES = ("dim", "layers", "heads", "ff", "seq", "batch", "steps", "lr", "init_std", "seed")
+# ----------------------------------------------------------------------------- observations
 
 
-def train_world(s: Mapping[str, Any]) -> dict[str, Any]:
-    """World of the small model: parameters of `worlds.cached`."""
-    return {"name": "flannel", **pick(s, *_FLANNEL_WORLD)}
+@dataclass(frozen=True)
+class Probe(loop.Observation):
+    """Everything about the unembedding's gradient at a few steps.
+
+    For each step t: `h.t` (batch * seq, dim) float32 last hidden states, `targets.t`, `W.t` (vocab,
+    dim) float32 as the forward pass saw it, `grad.t` (vocab, dim) float32 as the optimiser got it.
+    """
+
+    steps: tuple[int, ...]
+
+    name = "probe"
+
+    def watch(self, run: Run, world: worlds.World, *path: Path) -> dict[str, np.ndarray]:
+        """Train up to the last of the steps."""
+        found: dict[str, np.ndarray] = {}
+
+        def observe(moment: loop.Moment) -> None:
+            t = moment.step
+            if t in self.steps:
+                found[f"h.{t}"] = moment.h.flatten(0, 1).float().numpy().copy()
+                found[f"targets.{t}"] = moment.targets.flatten().numpy().astype(np.int32)
+                found[f"W.{t}"] = moment.before["W"].float().numpy().copy()
+                found[f"grad.{t}"] = moment.grads["W"].float().numpy().copy()
+
+        short = run.replace(steps=max(self.steps))
+        loop.train(short, world.stream, observers=[observe], label="probe")
+        return found
 
 
-def train_run(s: Mapping[str, Any]) -> Run:
-    """The small model's run."""
-    return FLANNEL.replace(vocab=s["vocab"], **pick(s, *_SIZES))
+@dataclass(frozen=True)
+class Ends(loop.Observation):
+    """First and last W: `first`, `last` (vocab, dim), `losses` (steps,) float32.
+
+    W as the model sees it: uint16 patterns where it is bfloat16, else float32.
+    """
+
+    name = "ends"
+
+    def watch(self, run: Run, world: worlds.World, *path: Path) -> dict[str, np.ndarray]:
+        """Train."""
+        first: list[np.ndarray] = []
+
+        def observe(moment: loop.Moment) -> None:
+            if moment.step == 0:
+                first.append(patterns(moment.params["W"]))
+
+        outcome = loop.train(run, world.stream, observers=[observe], label=f"seed {run.seed}")
+        last = patterns(model.views(outcome.state.param, run)["W"])
+        return {"first": first[0], "last": last, "losses": outcome.losses}
 
 
-def train_film(s: Mapping[str, Any]) -> dict[str, Any]:
-    """Its film: W of every row; gradient and moments of the dead rows; mean h; loss."""
-    record = ["W", "W.grad:few", "W.exp_avg:few", "W.exp_avg_sq:few", "mean_h"]
-    return {"world": train_world(s), "run": train_run(s).as_dict(), "record": record}
+def patterns(tensor: torch.Tensor) -> np.ndarray:
+    """A copy as NumPy; bfloat16 as uint16 patterns."""
+    tensor = tensor.detach().cpu()
+    if tensor.dtype == torch.bfloat16:
+        return tensor.view(torch.int16).numpy().view(np.uint16).copy()
+    return tensor.numpy().copy()
 
 
-def train_probe(s: Mapping[str, Any]) -> dict[str, Any]:
-    """Its gradients in full, at a few steps."""
-    return {
-        "world": train_world(s),
-        "run": train_run(s).as_dict(),
-        "steps": [step for step in s["probe_steps"] if step <= s["steps"]],
-    }
+# ----------------------------------------------------------------------------- other recipes
 
 
-_FLANNEL_1 = {
-    "vocab": 10_000, "seq": 128, "batch": 32, "steps": 1_000,
-    "english": "fineweb", "thai": "fineweb2",
-}  # fmt: skip
+@dataclass(frozen=True)
+class Speed(artifacts.Recipe):
+    """`seconds` (runs, repeats) float64 a step of each run, in turn, on uniformly random tokens.
+
+    A property of the machine and of the moment, not of the model.
+    """
+
+    runs: tuple[Run, ...]
+    repeats: int
+
+    name: ClassVar[str] = "speed"
+
+    def make(self) -> dict[str, np.ndarray]:
+        """Time them."""
+        seconds = np.zeros((len(self.runs), self.repeats))
+        for repeat in range(self.repeats):
+            for i, run in enumerate(self.runs):
+                stream = np.random.default_rng(run.seed).integers(0, run.vocab, 10_000)
+                loop.train(run.replace(steps=1), stream)
+                start = time.perf_counter()
+                loop.train(run, stream, label="timing")
+                seconds[i, repeat] = (time.perf_counter() - start) / run.steps
+        return {"seconds": seconds}
+
+    @classmethod
+    def restored(cls, parameters: Mapping[str, Any]) -> "Speed":
+        """From plain parameters."""
+        return cls(tuple(map(from_dict, parameters["runs"])), parameters["repeats"])
 
 
-def flannel_setting(s: Mapping[str, Any], steps: int) -> tuple[str, bool]:
-    """Size of a Flannel run of `steps` steps in words, and whether all is as in Flannel 1 ([P])."""
-    size = f"{s['vocab']:,} tokens, {steps:,} steps of {s['batch']} x {s['seq']}"
-    return size, all({**s, "steps": steps}[name] == value for name, value in _FLANNEL_1.items())
+@dataclass(frozen=True)
+class LastFrame(artifacts.Recipe):
+    """A film's last matrix as a specimen that `specimens.open(id)` finds.
 
+    W: (vocab, dim) uint16 bfloat16 patterns after the last step.
+    """
 
-# ----------------------------------------------------------------------------- goldilocks
-BASELINE_SIZES = (
-    "seq", "batch", "steps", "lr", "init_std", "positions_std", "hidden_std", "seed",
-)  # fmt: skip
-_GOLDILOCKS_WORLD = (
-    "half", "english_in_thai", "tokenizer_characters", "characters", "english", "thai",
-)  # fmt: skip
+    id: str  # of the catalogue
+    film: str  # file name
+    scale: str = dataclasses.field(default_factory=scale.current)
 
+    name: ClassVar[str] = specimens.TRAINED
 
-def goldilocks_world(s: Mapping[str, Any]) -> dict[str, Any]:
-    """World of the reference model: parameters of `worlds.cached`."""
-    return {"name": "goldilocks", **pick(s, *_GOLDILOCKS_WORLD)}
-
-
-def design(s: Mapping[str, Any], vocab: int) -> dict[str, Any]:
-    """The design search: candidates (dim, layers) timed for a few steps each."""
-    candidates = [
-        GOLDILOCKS.replace(vocab=vocab, dim=dim, layers=layers, ff=2 * dim, steps=s["timed_steps"])
-        for dim, layers in s["candidates"]
-    ]
-    return {"runs": [run.as_dict() for run in candidates], "repeats": s["repeats"]}
-
-
-def baseline_run(s: Mapping[str, Any], vocab: int) -> Run:
-    """The reference model's run."""
-    return GOLDILOCKS.replace(vocab=vocab, **pick(s, *BASELINE_SIZES))
-
-
-def baseline_film(s: Mapping[str, Any], vocab: int) -> dict[str, Any]:
-    """Its film: W of every row, mean h, loss."""
-    return {
-        "world": goldilocks_world(s),
-        "run": baseline_run(s, vocab).as_dict(),
-        "record": ["W", "mean_h"],
-    }
-
-
-# ----------------------------------------------------------------------------- making or loading
-def film(chapter: str, params: Mapping[str, Any], *, make: bool) -> artifacts.Artifact:
-    """The film with these parameters: made if need be, or only loaded."""
-    return films.get(films.FILM, chapter, params, make=make)
-
-
-def probe(chapter: str, params: Mapping[str, Any], *, make: bool) -> artifacts.Artifact:
-    """The probe with these parameters: made if need be, or only loaded."""
-    return films.get(films.PROBE, chapter, params, make=make)
-
-
-def ends(chapter: str, params: Mapping[str, Any], *, make: bool) -> films.Together:
-    """First and last matrices of `runs`, each with these parameters: made if need be, or loaded."""
-    runs = [{"run": run} for run in params["runs"]]
-    return films.each(films.ENDS, chapter, {"world": params["world"]}, runs, make=make)
-
-
-def speed(chapter: str, params: Mapping[str, Any], *, make: bool) -> artifacts.Artifact:
-    """Timings with these parameters: made if need be, or only loaded."""
-    return films.get(films.SPEED, chapter, params, make=make)
-
-
-def world(chapter: str, params: Mapping[str, Any], *, make: bool) -> worlds.World:
-    """The world with these parameters: made if need be, or only loaded."""
-    return worlds.unpack(films.get(worlds.RECIPE, chapter, params, make=make).tensors)
+    def make(self) -> dict[str, np.ndarray]:
+        """Read the frame."""
+        return {"W": films.read(paths.ARTIFACTS / films.Film.name / self.film, "W", -1)}

@@ -9,13 +9,16 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
 
 from lib import progress
-from lib.training import arithmetic, backward, model, optim
+from lib.training import model, optim
 from lib.training.config import ConfigError, Rounding, Run
+from lib.training.worlds import World
 
 _BATCHES, _ROUNDING = 0, 1  # independent streams of random numbers
 
@@ -53,6 +56,18 @@ class Moment:
 Observer = Callable[[Moment], None]
 
 
+class Observation:
+    """What is kept of a run; subclasses are frozen dataclasses whose fields are the choices."""
+
+    name: ClassVar[str]  # of the artefact that holds it
+    suffix: ClassVar[str] = ".safetensors"
+    resumable: ClassVar[bool] = False
+
+    def watch(self, run: Run, world: World, *path: Path) -> dict[str, np.ndarray] | None:
+        """Train `run` in `world`; the arrays that are kept (a film writes them to `path`)."""
+        raise TypeError(f"{type(self).__name__} does not say what it keeps")
+
+
 @dataclass(frozen=True)
 class Outcome:
     """A finished run: loss before each update (steps,) float32 in nats, and the last state."""
@@ -82,8 +97,8 @@ def train(
     finite.
     """
     check_stream(run, stream)
-    device = arithmetic.device(run.device)
-    grid, compute = arithmetic.dtype(run.grad_dtype), arithmetic.dtype(run.compute_dtype)
+    device = optim.device(run.device)
+    grid, compute = optim.dtype(run.grad_dtype), optim.dtype(run.compute_dtype)
     with _threads(run.threads), _stop_on_signal() as asked:
         state, losses = resume or (optim.start(run, model.initialise(run).to(device)), None)
         record = np.full(run.steps, np.nan, np.float32)
@@ -93,8 +108,8 @@ def train(
         work = torch.empty(model.count(run), dtype=compute, device=device).copy_(state.param)
         sums = torch.zeros_like(work)
         named, gradients = model.views(work, run), model.views(sums, run)
-        spelt = device.type == "cpu" and compute == torch.float32
-        for name, tensor in named.items() if not spelt else ():
+        by_hand = device.type == "cpu" and compute == torch.float32
+        for name, tensor in named.items() if not by_hand else ():
             tensor.requires_grad_().grad = gradients[name]
         given = sums if grid == compute else torch.zeros_like(sums, dtype=grid)
         fixed = {
@@ -114,8 +129,8 @@ def train(
         for step in range(state.step + 1, run.steps + 1):
             tokens, targets = batch(stream, run, step)
             tokens, targets = tokens.to(device), targets.to(device)
-            if spelt:
-                loss, h = backward.loss_and_gradients_(named, gradients, tokens, targets, run)
+            if by_hand:
+                loss, h = model.loss_and_gradients_(named, gradients, tokens, targets, run)
             else:
                 sums.zero_()
                 h = model.hidden(named, tokens, run)

@@ -1,4 +1,8 @@
-"""AdamW, transparent: every operation named, every rounding written out.
+"""Arithmetic as a value: which lattice a number is stored on, and how it gets there.
+
+Nothing here is a context manager: a dtype is a choice of the experiment, written in the `Run`.
+
+AdamW, transparent: every operation named, every rounding written out.
 
 On the bf16 lattice the order of roundings *is* the algorithm, and torch has three (see `Update`).
 `adamw_reference` spells them out; `step_` is the fast form used in training. Tests hold the two
@@ -14,8 +18,65 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from lib.training import arithmetic
-from lib.training.config import Master, Run, Schedule, Update
+from lib import lattice
+from lib.training.config import ConfigError, Master, Rounding, Run, Schedule, Update
+
+_DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+
+
+def dtype(name: str) -> torch.dtype:
+    """The torch dtype called `name`. Raises ConfigError for any other name."""
+    if name not in _DTYPES:
+        raise ConfigError(f"dtype must be one of {', '.join(_DTYPES)}, got {name!r}")
+    return _DTYPES[name]
+
+
+def device(name: str = "auto") -> torch.device:
+    """The device called `name`; "auto" takes cuda, then mps, then cpu. Raises ConfigError."""
+    available = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if name == "auto":
+        name = next(kind for kind, there in available.items() if there)
+    if not available.get(name, False):
+        there = ", ".join(kind for kind, yes in available.items() if yes)
+        raise ConfigError(f"device {name!r} is not available here; there is {there}")
+    return torch.device(name)
+
+
+def on_lattice(x: torch.Tensor, grid: torch.dtype) -> torch.Tensor:
+    """Float32 x rounded to the nearest value of `grid` (ties to even), as float32."""
+    return x if grid == torch.float32 else x.to(grid).float()
+
+
+def store_(
+    out: torch.Tensor, x: torch.Tensor, *, rounding: str, rng: np.random.Generator | None = None
+) -> torch.Tensor:
+    """Put float32 x (...) on the lattice of `out` (...), to nearest or stochastically. Returns out.
+
+    `rng` is drawn from only if `rounding` is stochastic (which needs a bf16 `out`).
+    """
+    if rounding == Rounding.NEAREST:
+        return out.copy_(x)
+    bits = lattice.round_stochastic(x, rng=rng)
+    out.view(torch.int16).copy_(bits.view(torch.int16))
+    return out
+
+
+def split_master_(high: torch.Tensor, low: torch.Tensor, master: torch.Tensor) -> None:
+    """Write float32 `master` as bf16 `high` (its upper 16 bits, truncated) and int16 `low`."""
+    pattern = master.view(torch.int32)
+    low.copy_(pattern)  # int32 -> int16 keeps the lower 16 bits
+    high.view(torch.int16).copy_(pattern >> 16)
+
+
+def join_master(high: torch.Tensor, low: torch.Tensor) -> torch.Tensor:
+    """The float32 whose upper 16 bits are bf16 `high` and whose lower 16 bits are int16 `low`."""
+    pattern = high.view(torch.int16).to(torch.int32) << 16
+    return (pattern | (low.to(torch.int32) & 0xFFFF)).view(torch.float32)
+
 
 PIECE = 1 << 21  # numbers updated at a time: what passes between operations stays in the cache
 
@@ -83,11 +144,11 @@ class State:
 
 def start(run: Run, flat: torch.Tensor) -> State:
     """State before the first step from float32 initial parameters (parameters,)."""
-    grid = arithmetic.dtype(run.state_dtype)
+    grid = dtype(run.state_dtype)
     zeros = torch.zeros(len(flat), dtype=grid, device=flat.device)
     state = State(
         step=0,
-        param=flat.to(arithmetic.dtype(run.param_dtype), copy=True),
+        param=flat.to(dtype(run.param_dtype), copy=True),
         exp_avg=zeros,
         exp_avg_sq=zeros.clone(),
     )
@@ -95,7 +156,7 @@ def start(run: Run, flat: torch.Tensor) -> State:
         state.master = flat.clone()
     elif run.master == Master.LOW16:
         state.low = torch.empty(len(flat), dtype=torch.int16, device=flat.device)
-        arithmetic.split_master_(state.param, state.low, flat)
+        split_master_(state.param, state.low, flat)
     return state
 
 
@@ -105,9 +166,7 @@ def step_(
     """One optimiser step in place; `grad` (parameters,) in grad_dtype; `rng` rounds, if asked."""
     state.step += 1
     c = coefficients(run, state.step)
-    if run.optimizer == "sgd":
-        _store_(state, run, finest(state) * c.decay - c.lr * grad.float(), rng)
-    elif run.mixed:
+    if run.mixed:
         _moments_(grad.to(state.exp_avg.dtype), state.exp_avg, state.exp_avg_sq, c)
         denominator = (state.exp_avg_sq.float().sqrt() / c.correction).add_(c.eps)
         wanted = finest(state) * c.decay
@@ -159,17 +218,17 @@ def _factor(x: float, like: torch.Tensor, foreach: bool) -> float:
 def finest(state: State) -> torch.Tensor:
     """The parameters as finely as the run knows them: float32 (parameters,), a copy."""
     if state.low is not None:
-        return arithmetic.join_master(state.param, state.low)
+        return join_master(state.param, state.low)
     return (state.param if state.master is None else state.master).to(torch.float32, copy=True)
 
 
 def _store_(state: State, run: Run, wanted: torch.Tensor, rng: np.random.Generator | None) -> None:
     if state.low is not None:
-        arithmetic.split_master_(state.param, state.low, wanted)
+        split_master_(state.param, state.low, wanted)
         return
     if state.master is not None:
         state.master.copy_(wanted)
-    arithmetic.store_(state.param, wanted, rounding=run.rounding, rng=rng)
+    store_(state.param, wanted, rounding=run.rounding, rng=rng)
 
 
 # ----------------------------------------------------------------------------- spelt out
@@ -192,14 +251,14 @@ def adamw_reference(
     w1, w2 = _f32(1 - c.beta1), _f32(1 - c.beta2)
     decay, beta2, eps = _f32(c.decay), _f32(c.beta2), _f32(c.eps)
     if update == Update.FOREACH:  # scalar factors are rounded to the lattice
-        decay, beta2 = arithmetic.on_lattice(decay, grid), arithmetic.on_lattice(beta2, grid)
+        decay, beta2 = on_lattice(decay, grid), on_lattice(beta2, grid)
     if update == Update.FUSED:  # rounds when it stores, takes the correctly rounded square root
         root = lambda x: x.double().sqrt().float()  # noqa: E731
         keep = lambda x: x  # noqa: E731
     else:
         root = torch.sqrt  # of the vector library: in float32 its last bit may be off
-        keep = lambda x: arithmetic.on_lattice(x, grid)  # noqa: E731
-        eps = arithmetic.on_lattice(eps, grid)  # `add` rounds its scalar to the lattice
+        keep = lambda x: on_lattice(x, grid)  # noqa: E731
+        eps = on_lattice(eps, grid)  # `add` rounds its scalar to the lattice
 
     if c.decay != 1:
         p = keep(p * decay)

@@ -16,11 +16,12 @@ from typing import Any
 
 import yaml
 
-from lib import files, progress
-from lib.training import films
+from lib import artifacts, files, progress
+from lib.training import experiments, films, worlds
 from lib.training.config import ConfigError, from_dict
 
 RECORDED = ("W",)  # what a point's film keeps if the file does not say
+CHAPTER = "a sweep"  # on whose behalf the films are made
 
 
 class SweepError(ValueError):
@@ -31,7 +32,7 @@ class SweepError(ValueError):
 class Sweep:
     """One sweep: a world, a base run, and lists of values for some of its fields."""
 
-    world: dict[str, Any]  # parameters of worlds.cached
+    world: dict[str, Any]  # name and fields of a world, see worlds.named
     base: dict[str, Any]  # fields of the Run; vocab is the world's
     grid: dict[str, list]  # field -> values; every combination is a point
     record: tuple[str, ...]
@@ -98,18 +99,12 @@ def make(
     world: Mapping[str, Any], values: Mapping[str, Any], record: Sequence[str]
 ) -> tuple[str, str]:
     """One point in the process that runs it: (path of its film, "made" or "there")."""
-    from lib.training import worlds
-
-    vocab = worlds.cached(**world).vocab
-    params = {
-        "world": dict(world),
-        "run": from_dict({**values, "vocab": vocab}).as_dict(),
-        "record": list(record),
-    }
-    try:
-        return str(films.get(films.FILM, "dynamics/01-train", params, make=False).path), "there"
-    except films.artifacts.ArtifactMissing:
-        return str(films.get(films.FILM, "dynamics/01-train", params, make=True).path), "made"
+    where = worlds.named(**world)
+    run = from_dict({**values, "vocab": where.get().vocab})
+    point = experiments.Experiment(where, run, films.Film(tuple(record)))
+    path = artifacts.path_of(point, artifacts.identify(point)[1])
+    there = path.exists()
+    return str(artifacts.cached(point, CHAPTER).path), "there" if there else "made"
 
 
 def _here(sweep: Sweep, points: list[dict], jobs: int | None) -> Iterator[Result]:

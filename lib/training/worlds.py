@@ -3,21 +3,21 @@
 A token is *dead* when its id does not occur in the stream. Thai is in the tokenizer and not in the
 stream, so its tokens are dead without being unreachable.
 
-The texts are the committed corpora by default; any of lib.tokens.corpus, and any fetched slice of
-lib.tokens.slices, can be named in their place (`english: fineweb` in a sweep's world, say).
+A world is a recipe: its fields say what it is made of, `get()` makes or reads it. The texts are the
+committed corpora by default; any of lib.extraction.corpus, and any fetched slice of
+lib.extraction.slices, can be named in their place (`english="fineweb"`, say).
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from tokenizers import Tokenizer
 
 from lib import artifacts
-from lib.tokens import bpe, corpus, slices
+from lib.extraction import bpe, corpus, slices
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,11 @@ class World:
     tokenizer: Tokenizer
     stream: np.ndarray  # (tokens,) uint16
     counts: np.ndarray  # (vocab,) int64: how often each id occurs in the stream
+    later: np.ndarray | None = None  # (tokens,) uint16: the stream without its rare tokens, if any
 
     @property
     def vocab(self) -> int:
+        """Rows of the (un)embedding: ids without a token included."""
         return len(self.counts)
 
     @property
@@ -44,50 +46,126 @@ class World:
 
     @cached_property
     def texts(self) -> list[str]:
-        """The text of each id."""
+        """The text of each id that has a token."""
         return bpe.token_texts(self.tokenizer)
 
 
-def gatsby(characters: int, text: str = "moby_dick") -> dict[str, np.ndarray]:
-    """128 ASCII characters, one novel in ASCII spelling (its first `characters` characters)."""
-    novel = corpus.spelt_in_ascii(corpus.text(text))
-    return _pack(bpe.ascii_bytes(), corpus.head(novel, characters, text))
+class Recipe(artifacts.Recipe):
+    """What a world is made of."""
+
+    name: ClassVar[str] = "world"
+    corpora: ClassVar[tuple[str, ...]] = ("english", "thai")  # the fields that name one
+
+    def inputs(self) -> list[Path]:
+        """The files of the fetched slices that the fields name. Raises SliceError without one."""
+        named = {getattr(self, field) for field in self.corpora} & set(slices.CATALOGUE)
+        for name in named:
+            slices.provenance(name)
+        return [slices.path(name) for name in sorted(named)]
+
+    def artefact(self) -> artifacts.Artifact:
+        """The world's artefact, made if it is not there."""
+        return artifacts.cached(self, "any chapter that trains in this world")
+
+    def get(self) -> World:
+        """The world, made if it is not there."""
+        arrays = self.artefact().tensors
+        tokenizer = Tokenizer.from_str(bytes(arrays["tokenizer"]).decode())
+        return World(tokenizer, arrays["stream"], arrays["counts"], arrays.get("later"))
 
 
-def flannel(
-    vocab: int,
-    thai_share: float,
-    tokenizer_characters: int,
-    characters: int,
-    english: str = "english",
-    thai: str = "thai",
-) -> dict[str, np.ndarray]:
+@dataclass(frozen=True)
+class Gatsby(Recipe):
+    """128 ASCII characters, one novel in ASCII spelling."""
+
+    characters: int  # of the novel, from its beginning
+    text: str = "moby_dick"
+
+    corpora = ("text",)
+
+    def make(self) -> dict[str, Any]:
+        """Arrays of the world: see `_pack`."""
+        novel = corpus.spelt_in_ascii(corpus.text(self.text))
+        return _pack(bpe.ascii_bytes(), corpus.head(novel, self.characters, self.text))
+
+
+@dataclass(frozen=True)
+class Flannel(Recipe):
     """One character-level BPE on mixed English and Thai; the stream is English only."""
-    shares = {english: 1 - thai_share, thai: thai_share}
-    text = corpus.mixed(shares, characters=tokenizer_characters)
-    return _pack(bpe.train(text, vocab), corpus.text(english, characters))
+
+    vocab: int
+    thai_share: float  # of the tokenizer's text
+    tokenizer_characters: int  # of the tokenizer's text
+    characters: int  # of the stream
+    english: str = "english"
+    thai: str = "thai"
+
+    def make(self) -> dict[str, Any]:
+        """Arrays of the world: see `_pack`."""
+        shares = {self.english: 1 - self.thai_share, self.thai: self.thai_share}
+        text = corpus.mixed(shares, characters=self.tokenizer_characters)
+        return _pack(bpe.train(text, self.vocab), corpus.text(self.english, self.characters))
 
 
-def goldilocks(
-    half: int,
-    english_in_thai: float,
-    tokenizer_characters: int,
-    characters: int,
-    english: str = "english",
-    thai: str = "thai",
-) -> dict[str, np.ndarray]:
-    """Two BPEs of `half` tokens, English and Thai, merged; the stream is English only.
+@dataclass(frozen=True)
+class Goldilocks(Recipe):
+    """Two BPEs of `half` tokens, English and Thai, merged; the stream is English only."""
 
-    `english_in_thai` is the share of English in the Thai BPE's text, as Thai pages have it: its
-    characters and commonest pieces are what the two vocabularies have in common.
+    half: int  # tokens of each BPE
+    english_in_thai: float  # share of English in the Thai BPE's text, as Thai pages have it: what
+    # the two vocabularies have in common are its characters and commonest pieces
+    tokenizer_characters: int  # of each BPE's text
+    characters: int  # of the stream
+    english: str = "english"
+    thai: str = "thai"
+
+    def make(self) -> dict[str, Any]:
+        """Arrays of the world: see `_pack`."""
+        one = bpe.train(corpus.text(self.english, self.tokenizer_characters), self.half)
+        shares = {self.english: self.english_in_thai, self.thai: 1 - self.english_in_thai}
+        two = bpe.train(corpus.mixed(shares, characters=self.tokenizer_characters), self.half)
+        return _pack(bpe.merge(one, two), corpus.text(self.english, self.characters))
+
+
+@dataclass(frozen=True)
+class Phantoms(Recipe):
+    """English in a few hundred tokens, and above them rows that no text ever uses.
+
+    With `rare` > 0 the first of these rows are nearly dead: they replace tokens at random places of
+    the stream, the first of equal shares of them at copies[0] places each, the next at copies[1].
     """
-    one = bpe.train(corpus.text(english, tokenizer_characters), half)
-    shares = {english: english_in_thai, thai: 1 - english_in_thai}
-    two = bpe.train(corpus.mixed(shares, characters=tokenizer_characters), half)
-    return _pack(bpe.merge(one, two), corpus.text(english, characters))
+
+    live: int  # tokens learned from English
+    phantoms: int  # rows above them
+    characters: int  # of English
+    rare: int = 0
+    copies: tuple[int, ...] = (1,)
+    seed: int = 42  # of the places
+    english: str = "english"
+
+    corpora = ("english",)
+
+    def make(self) -> dict[str, Any]:
+        """Arrays of the world: see `_pack`."""
+        text = corpus.text(self.english, self.characters)
+        arrays = _pack(bpe.train(text, self.live, level="character"), text)
+        if self.rare:
+            rng = np.random.default_rng(self.seed)
+            each = np.repeat(self.copies, -(-self.rare // len(self.copies)))[: self.rare]
+            arrays["later"], ids = arrays["stream"].copy(), arrays["stream"]
+            places = rng.choice(len(ids) - 1, each.sum(), replace=False)
+            ids[places] = np.repeat(np.arange(self.live, self.live + self.rare), each)
+        arrays["counts"] = np.bincount(arrays["stream"], minlength=self.live + self.phantoms)
+        return arrays
+
+    @classmethod
+    def restored(cls, parameters: dict[str, Any]) -> "Phantoms":
+        """From plain parameters, in which tuples are lists."""
+        return cls(**{**parameters, "copies": tuple(parameters["copies"])})
 
 
-def _pack(tokenizer: Tokenizer, text: str) -> dict[str, np.ndarray]:
+def _pack(tokenizer: Tokenizer, text: str) -> dict[str, Any]:
+    """tokenizer (bytes,) uint8 JSON; stream (tokens,) uint16; counts (vocab,) int64."""
     stream = bpe.encode(tokenizer, text)
     return {
         "tokenizer": np.frombuffer(tokenizer.to_str().encode(), np.uint8),
@@ -96,49 +174,11 @@ def _pack(tokenizer: Tokenizer, text: str) -> dict[str, np.ndarray]:
     }
 
 
-TEXTS = ("text", "english", "thai")  # the parameters that name a corpus
-_MAKERS = {"gatsby": gatsby, "flannel": flannel, "goldilocks": goldilocks}
+KINDS = {kind.__name__.lower(): kind for kind in (Gatsby, Flannel, Goldilocks, Phantoms)}
 
 
-def make(name: str, **sizes) -> dict[str, np.ndarray]:
-    """The arrays of world `name`. Raises ValueError for an unknown name."""
-    if name not in _MAKERS:
-        raise ValueError(f"unknown world {name!r}; there are {', '.join(_MAKERS)}")
-    return _MAKERS[name](**sizes)
-
-
-RECIPE = artifacts.Recipe(
-    name="world",
-    make=make,
-    modules=("lib.training.worlds", "lib.tokens.bpe", "lib.tokens.corpus", "lib.tokens.slices"),
-    chapter="goldilocks/01-design",
-)
-
-
-def inputs(params: Mapping[str, Any]) -> list[Path]:
-    """The files of the fetched slices that a world's parameters name: they join its digest.
-
-    Raises SliceError if one is not here.
-    """
-    named = {params.get(text) for text in TEXTS} & set(slices.CATALOGUE)
-    for name in named:
-        slices.provenance(name)
-    return [slices.path(name) for name in sorted(named)]
-
-
-def cached(name: str, *, contents: str | None = None, **sizes) -> World:
-    """World `name` at `sizes` (see its function), trained once and kept as an artefact.
-
-    Raises ArtifactError if it is not the one with the digest `contents`.
-    """
-    params = {"name": name, **sizes}
-    made = artifacts.cached(RECIPE, params, inputs(params))
-    if contents not in (None, made.provenance["content"]):
-        raise artifacts.ArtifactError(f"world {name} is not the one that was asked for")
-    return unpack(made.tensors)
-
-
-def unpack(arrays: dict[str, np.ndarray]) -> World:
-    """A World from the arrays of its artefact."""
-    tokenizer = Tokenizer.from_str(bytes(arrays["tokenizer"]).decode())
-    return World(tokenizer, arrays["stream"], arrays["counts"])
+def named(name: str, **fields: Any) -> Recipe:
+    """The world `name` ("flannel") with these fields. Raises ValueError for an unknown name."""
+    if name not in KINDS:
+        raise ValueError(f"unknown world {name!r}; there are {', '.join(KINDS)}")
+    return KINDS[name](**fields)

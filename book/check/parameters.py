@@ -1,0 +1,146 @@
+"""Parameters are literals, the scales name real ones, and readers agree with their generators."""
+
+import ast
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+
+from book.check.finding import Finding
+from book.check.project import Page, Project
+from book.check.prose import line_at
+
+SCALES = ("smoke", "full")  # the book scale is what the cells say
+OWN = {"colormap"}  # how a chapter shows things, not what was computed
+PLAIN = {"colormap", "seed"}  # names that say enough
+
+
+def check(project: Project) -> Iterator[Finding]:
+    """Findings on parameters cells and data/scales."""
+    tables = {scale: _table(project, scale) for scale in SCALES}
+    for page in project.pages:
+        yield from _literal(page)
+    for scale, table in tables.items():
+        yield from _scale_file(project, scale, table)
+    for page in project.pages:
+        for name in page.reads:
+            generator = project.page(name)
+            if generator is not None and generator is not page:
+                yield from _agree(page, generator, tables)
+
+
+def _table(project: Project, scale: str) -> dict[str, Any]:
+    try:
+        table = yaml.safe_load(project.read(f"data/scales/{scale}.yml"))
+    except yaml.YAMLError:  # said by the group `yaml`
+        return {}
+    return table if isinstance(table, dict) else {}
+
+
+def _literal(page: Page) -> Iterator[Finding]:
+    cell = page.parameters_cell
+    if cell is None:
+        return
+    if cell.tree is None:
+        yield Finding(
+            page.file,
+            cell.line,
+            "parameters/literal",
+            "the parameters cell is not plain Python",
+            "write `name = literal  # meaning, unit` lines only",
+        )
+        return
+    values = page.parameters
+    for node in cell.tree.body:
+        simple = isinstance(node, ast.Assign) and len(node.targets) == 1
+        name = node.targets[0].id if simple and isinstance(node.targets[0], ast.Name) else None
+        line = page.line_of(cell.code) + node.lineno - 1
+        if name not in values:
+            yield Finding(
+                page.file,
+                line,
+                "parameters/literal",
+                f"`{ast.unparse(node)}` is not `name = literal`",
+                "give a number, text, list or mapping and compute in a later cell",
+            )
+        elif name not in PLAIN and "#" not in cell.code.split("\n")[node.end_lineno - 1]:
+            yield Finding(
+                page.file,
+                line,
+                "parameters/comment",
+                f"{name} does not say what it means",
+                "add a comment with its meaning and unit",
+            )
+
+
+def _scale_file(project: Project, scale: str, table: dict[str, Any]) -> Iterator[Finding]:
+    file = f"data/scales/{scale}.yml"
+    text = project.read(file)
+    for chapter, values in table.items():
+        line = line_at(text, max(text.find(f"{chapter}:"), 0))
+        page = project.page(str(chapter))
+        if page is None:
+            yield Finding(
+                file,
+                line,
+                "parameters/scales",
+                f"{chapter} is no chapter",
+                "name it as under chapters/, without .qmd",
+            )
+            continue
+        if not isinstance(values, dict):
+            yield Finding(
+                file,
+                line,
+                "parameters/scales",
+                f"{chapter} does not map names to values",
+                "write `name: value` lines below it",
+            )
+            continue
+        known = page.parameters
+        for name, value in values.items():
+            if name not in known:
+                message = f"{chapter} has no parameter {name!r}"
+                mend = f"it has {', '.join(known) or 'none'}"
+            elif not _same_type(value, known[name]):
+                message = (
+                    f"{chapter}: {name} is {value!r} ({type(value).__name__}), "
+                    f"its literal is {known[name]!r} ({type(known[name]).__name__})"
+                )
+                mend = "give the literal's type (YAML reads 3e-4 as text: write 3.0e-4)"
+            else:
+                continue
+            at = text.find(f"{name}:", max(text.find(f"{chapter}:"), 0))
+            yield Finding(
+                file, line_at(text, at) if at >= 0 else line, "parameters/scales", message, mend
+            )
+
+
+def _same_type(value: Any, literal: Any) -> bool:
+    if literal is None or value is None:
+        return True
+    if isinstance(literal, (list, tuple)) and isinstance(value, list):
+        return True
+    return type(value) is type(literal)
+
+
+def _agree(page: Page, generator: Page, tables: dict[str, dict]) -> Iterator[Finding]:
+    own, other = page.parameters, generator.parameters
+    for scale in ("book", *SCALES):
+        table = tables.get(scale, {})
+        mine, its = own | _changes(table, page), other | _changes(table, generator)
+        for name in own.keys() & other.keys() - OWN:
+            if mine[name] != its[name] or type(mine[name]) is not type(its[name]):
+                yield Finding(
+                    page.file,
+                    page.line_of(f"\n{name} =") + 1,
+                    "parameters/agree",
+                    f"at {scale} scale {name} is {mine[name]!r} here "
+                    f"and {its[name]!r} in {generator.name}",
+                    "give both the same value, or this one another name",
+                )
+
+
+def _changes(table: dict[str, Any], page: Page) -> dict[str, Any]:
+    values = table.get(page.name)
+    return values if isinstance(values, dict) else {}

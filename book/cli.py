@@ -1,0 +1,167 @@
+"""The verbs that run, check and render chapters: run, export, keep, check, book, press, preview."""
+
+import argparse
+import http.server
+import subprocess
+from functools import partial
+from pathlib import Path
+
+from book import config, render, runner, schedule
+from book.check import groups
+from lib import claims, paths, scale
+
+
+def add(verbs: argparse._SubParsersAction) -> None:
+    """Add the book's verbs and their options."""
+    parser = verbs.add_parser(
+        "run",
+        help="execute chapters",
+        description="Execute one chapter with parameters, or, without a file, every chapter that "
+        "is not up to date, side by side. Leaves executed notebooks in data/artifacts/executed.",
+    )
+    parser.add_argument("chapter", nargs="?", type=Path, help="discovery/01-norms, or its file")
+    parser.add_argument(
+        "-p",
+        dest="parameters",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        help="set a parameter of the chapter; unknown names and other types are refused",
+    )
+    parser.add_argument("--output", type=Path, help="where the executed notebook goes")
+    parser.add_argument("--jobs", type=int, help="chapters at a time (default: one a core)")
+    parser.add_argument("--generators", action="store_true", help="only the generator chapters")
+    parser.set_defaults(run=run)
+
+    parser = verbs.add_parser(
+        "export",
+        help="write a chapter as a notebook",
+        description="Write a chapter as a notebook that papermill and Jupyter run unchanged, from "
+        "the folder of the book: papermill OUT.ipynb result.ipynb -p NAME VALUE.",
+    )
+    parser.add_argument("chapter", type=Path, help="discovery/01-norms, or its file")
+    parser.add_argument("--output", type=Path, help="default: the chapter's name + .ipynb, here")
+    parser.set_defaults(run=export)
+
+    parser = verbs.add_parser(
+        "keep",
+        help="keep the results of a full-scale chapter",
+        description="Write what a chapter settled at full scale, with the digests and seconds of "
+        "its artefacts, into data/full_runs.yml. Run the chapter first.",
+    )
+    parser.add_argument("chapter", type=Path, help="goldilocks/03-look, or its file")
+    parser.set_defaults(run=keep)
+
+    parser = verbs.add_parser(
+        "check",
+        help="check chapters, figures, references and the house without running anything",
+        description="Check every page, label, reference, citation, figure, parameter, link and "
+        "module of the book without running it. One line a finding, exit status 1 if there is any.",
+    )
+    parser.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        choices=list(groups.GROUPS),
+        metavar="GROUP",
+        help=f"only this group, may be repeated: {', '.join(groups.GROUPS)}",
+    )
+    parser.add_argument("--root", type=Path, default=paths.ROOT, help="another book's folder")
+    parser.set_defaults(run=check)
+
+    parser = verbs.add_parser(
+        "book",
+        help="execute every chapter and render the book",
+        description="Execute what is not up to date and render _book: with Quarto if it is on "
+        "PATH (1.9 or newer), else with the press. BOOK_EDITION=press chooses the press.",
+    )
+    parser.add_argument("--jobs", type=int, help="chapters at a time (default: one a core)")
+    parser.set_defaults(run=book)
+
+    parser = verbs.add_parser(
+        "press",
+        help="render the book without Quarto",
+        description="Execute what is not up to date and press the pages with Pandoc and Typst.",
+    )
+    parser.add_argument("--jobs", type=int, help="chapters at a time (default: one a core)")
+    parser.add_argument("--to", choices=("html", "pdf", "all"), default="all")
+    parser.set_defaults(run=press)
+
+    parser = verbs.add_parser(
+        "preview",
+        help="show the book while writing",
+        description="quarto preview where Quarto is; else press the book and serve it on a local "
+        "port (press Ctrl-C to stop; run `make book` again to see changes).",
+    )
+    parser.add_argument("--port", type=int, default=4848)
+    parser.set_defaults(run=preview)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Execute one chapter or all. Raises the book's own errors."""
+    if args.chapter is None:
+        if args.parameters or args.output:
+            raise runner.ParameterError("-p and --output go with one chapter: name its .qmd file")
+        files = [paths.ROOT / page.source for page in config.load().pages]
+        schedule.run_all(files, args.jobs, "generator" if args.generators else None)
+        return
+    chapter = runner.open_chapter(args.chapter)
+    parameters = runner.parse_parameters(args.parameters, chapter)
+    path = runner.run(args.chapter, parameters, args.output)
+    print(f"executed {chapter.name} -> {path}")
+
+
+def export(args: argparse.Namespace) -> None:
+    """Write a chapter as a plain notebook."""
+    output = args.output or Path(args.chapter.with_suffix(".ipynb").name)
+    print(f"wrote {runner.export(args.chapter, output)}")
+
+
+def keep(args: argparse.Namespace) -> None:
+    """Keep the results of a full-scale chapter. Raises FullRunError."""
+    if scale.current() != "full":
+        raise claims.FullRunError("only results at full scale are kept: set BOOK_SCALE=full")
+    chapter = runner.open_chapter(args.chapter)
+    entry = claims.gather(chapter.name, [chapter.name, *chapter.reads])
+    claims.keep(entry)
+    print(
+        f"kept {chapter.name}: {len(entry.claims)} claims, {len(entry.artefacts)} artefacts "
+        f"({entry.seconds:,.0f} s) -> {paths.FULL_RUNS.name}"
+    )
+
+
+def check(args: argparse.Namespace) -> int:
+    """Check without running; returns 1 if anything was found."""
+    findings = groups.run(args.root, args.only)
+    for finding in findings:
+        print(finding)
+    if findings:
+        print(f"{len(findings)} finding{'s' if len(findings) > 1 else ''}")
+        return 1
+    print(f"no findings ({', '.join(args.only or groups.GROUPS)})")
+    return 0
+
+
+def book(args: argparse.Namespace) -> None:
+    """Render with what is there."""
+    print(f"the book: {render.book(args.jobs)}")
+
+
+def press(args: argparse.Namespace) -> None:
+    """Render without Quarto."""
+    formats = ("html", "pdf") if args.to == "all" else (args.to,)
+    print(f"the book: {render.press(args.jobs, formats)}")
+
+
+def preview(args: argparse.Namespace) -> int:
+    """Serve the book until interrupted."""
+    program = render.quarto()
+    if program is not None:
+        command = [program, "preview", "--port", str(args.port)]
+        return subprocess.run(command, cwd=paths.ROOT, env=render.environment()).returncode
+    render.press(formats=("html",))
+    handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(paths.BOOK))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", args.port), handler) as server:
+        print(f"the book: http://127.0.0.1:{args.port}/  (Ctrl-C stops)", flush=True)
+        server.serve_forever()
+    return 0

@@ -1,0 +1,242 @@
+"""Run one chapter, with strictly checked parameters.
+
+papermill executes; this module checks the parameters, fills the values into the text, keeps the
+executed notebook and words the errors.
+"""
+
+import json
+import logging
+import math
+import os
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import nbformat
+import yaml
+from nbformat import NotebookNode
+from traitlets.config import Config
+
+from book import reader
+from lib import digests, files, paths, progress, scale
+
+EXPONENT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+")
+OWN_ERRORS = ("ArtifactMissing", "SpecimenError", "VocabularyError")  # one line, for the reader
+ALL = "all"  # in front matter, `reads: [all]`: the chapter reads what every other one left
+ANSI = re.compile(r"\x1b\[[0-9;]*m")  # colours in tracebacks
+
+
+class ParameterError(ValueError):
+    """A parameter that the chapter does not have, or of another type."""
+
+
+class ChapterFailed(RuntimeError):
+    """A chapter raised; the message holds the cell and the end of the traceback."""
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """One page of the book, read but not run."""
+
+    source: Path  # the .qmd file
+    name: str  # "discovery/01-norms", or "index" for a page at the root
+    notebook: NotebookNode
+    text: str
+
+    @property
+    def front(self) -> dict[str, Any]:
+        """The YAML front matter."""
+        return self.notebook.metadata.book.front
+
+    @property
+    def reads(self) -> list[str]:
+        """Names of the generator chapters whose artefacts this one loads."""
+        reads = self.front.get("reads") or []
+        if not isinstance(reads, list):
+            raise reader.ChapterError(f"{self.source}: `reads:` must be a list, not {reads!r}")
+        return reads
+
+    @property
+    def code(self) -> str:
+        """All code of the chapter in order."""
+        return "\n\n".join(c.source for c in self.notebook.cells if c.cell_type == "code")
+
+    @property
+    def executed(self) -> Path:
+        """Where its executed notebook lies at the current scale."""
+        return executed_path(self.name)
+
+    def parameters(self) -> dict[str, Any]:
+        """Names and literal values of its parameters cell; empty for a page without one."""
+        for cell in self.notebook.cells:
+            if "parameters" in cell.metadata.get("tags", []):
+                return scale.parameter_literals(cell.source, self.source)
+        return {}
+
+    def upstream(self) -> dict[str, dict[str, Any]]:
+        """Parameters of the generators that it reads, by generator."""
+        names = [name for name in self.reads if name != ALL]
+        return {name: open_chapter(paths.CHAPTERS / f"{name}.qmd").parameters() for name in names}
+
+
+def open_chapter(source: Path | str) -> Chapter:
+    """Read a chapter by its .qmd file or its name ("discovery/01-norms").
+
+    Raises reader.ChapterError if it cannot be read or is malformed.
+    """
+    named = paths.CHAPTERS / f"{source}.qmd"
+    source = (named if named.is_file() else Path(source)).resolve()
+    notebook = reader.read(source)
+    return Chapter(source, name_of(source), notebook, source.read_text(encoding="utf-8"))
+
+
+def name_of(source: Path) -> str:
+    """A chapter's name: its path below `chapters/` without the ending, or its stem at the root."""
+    source = Path(source).resolve().with_suffix("")
+    return source.relative_to(
+        paths.CHAPTERS if source.is_relative_to(paths.CHAPTERS) else source.parent
+    ).as_posix()
+
+
+def executed_path(name: str) -> Path:
+    """Where the executed notebook of chapter `name` lies at the current scale."""
+    return paths.EXECUTED / scale.current() / f"{name}.ipynb"
+
+
+def parse_parameters(words: list[str], chapter: Chapter) -> dict[str, Any]:
+    """`name=value` words as checked parameters of `chapter`. Raises ParameterError."""
+    given = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        if not equals:
+            raise ParameterError(f"-p takes name=value, got {word!r}")
+        try:
+            given[name] = _number(text)
+        except yaml.YAMLError as error:
+            raise ParameterError(f"-p {name}: {text!r} is no value ({error})") from error
+    return check_parameters(given, chapter)
+
+
+def check_parameters(given: dict[str, Any], chapter: Chapter) -> dict[str, Any]:
+    """`given`, each of its literal's type. Raises ParameterError that lists what is valid."""
+    own, known = chapter.parameters(), {}
+    for parameters in [*chapter.upstream().values(), own]:
+        known |= parameters
+    valid = ", ".join(f"{n} ({type(v).__name__}, {v!r})" for n, v in own.items()) or "none"
+    if len(known) > len(own):
+        more = ", ".join(name for name in known if name not in own)
+        valid += f"; of what it reads: {more}"
+    checked = {}
+    for name, value in given.items():
+        if name not in known:
+            raise ParameterError(f"{chapter.name} has no parameter {name!r}; it has: {valid}")
+        default = known[name]
+        if type(default) is float and type(value) is int:
+            value = float(value)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ParameterError(f"{chapter.name}: {name} must be finite, got {value}")
+        if default is not None and type(value) is not type(default):
+            raise ParameterError(
+                f"{chapter.name}: {name} must be {type(default).__name__}, "
+                f"got {value!r} ({type(value).__name__}); parameters: {valid}"
+            )
+        checked[name] = value
+    return checked
+
+
+def _number(text: str) -> Any:
+    """The YAML value of `text`; 3e-4, which YAML reads as text, is the number a person means."""
+    return float(text) if EXPONENT.fullmatch(text.strip()) else yaml.safe_load(text)
+
+
+def run(
+    source: Path,
+    parameters: dict[str, Any] | None = None,
+    output: Path | None = None,
+    digest: str = "",
+) -> Path:
+    """Execute one chapter with checked parameters; returns the executed notebook's path.
+
+    `digest` (what the result depends on, see `schedule.key`) is stored in the notebook.
+    Raises ParameterError, reader.ChapterError, or ChapterFailed with the failing cell.
+    """
+    chapter = open_chapter(source)
+    parameters = check_parameters(parameters or {}, chapter)
+    own = {name: value for name, value in parameters.items() if name in chapter.parameters()}
+    rest = {name: value for name, value in parameters.items() if name not in own}
+    upstream = {
+        generator: {name: value for name, value in rest.items() if name in known}
+        for generator, known in (chapter.upstream() if rest else {}).items()
+    }
+    os.environ[scale.UPSTREAM] = json.dumps(upstream)
+    executed = _execute(chapter, own) if chapter.code else chapter.notebook
+    executed.metadata.book = {
+        "chapter": chapter.name,
+        "kind": chapter.front.get("kind", "page"),
+        "reads": chapter.reads,
+        "scale": scale.current(),
+        "parameters": digests.plain(parameters),
+        "key": digest,
+    }
+    reader.fill(executed)
+    output = Path(output) if output else chapter.executed
+    files.write_atomically(output, lambda path: nbformat.write(executed, path))
+    return output
+
+
+def _execute(chapter: Chapter, parameters: dict[str, Any]) -> NotebookNode:
+    """The chapter's notebook with outputs, run in a kernel of its own from the project's root."""
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+    from papermill.exceptions import PapermillExecutionError
+
+    logging.getLogger("papermill").setLevel(logging.ERROR)
+    environment = {scale.GIVEN: ",".join(parameters), "PYTHONWARNINGS": "ignore::UserWarning"}
+    if sys.stderr.isatty():
+        environment[progress.TERMINAL] = os.ttyname(sys.stderr.fileno())
+    os.environ.update(environment)
+    try:
+        with TemporaryDirectory(prefix="book-") as sockets:  # short: socket paths have a limit
+            os.environ["JUPYTER_RUNTIME_DIR"] = sockets
+            return papermill.execute_notebook(
+                chapter.notebook,
+                None,
+                parameters=parameters,
+                cwd=str(paths.ROOT),
+                kernel_name="python3",
+                progress_bar={"disable": not sys.stderr.isatty()},
+                config=_kernel_config(sockets),
+                extra_arguments=["--log-level=CRITICAL"],
+                log_output=False,
+            )
+    except PapermillExecutionError as error:
+        raise ChapterFailed(_explain(chapter, error)) from None
+    except DeadKernelError:
+        why = "its kernel died; most often the memory was full: try a smaller BOOK_SCALE"
+        raise ChapterFailed(f"{chapter.source.name}: {why}, or fewer --jobs") from None
+
+
+def _kernel_config(folder: str) -> Config:
+    """Kernels that are spoken to through sockets in `folder`: no ports that could collide."""
+    socket = {"transport": "ipc", "ip": f"{folder}/kernel"}  # without ip all share one name
+    return Config({"KernelManager": socket} if os.name == "posix" else {})
+
+
+def _explain(chapter: Chapter, error: Any) -> str:
+    """The failing cell and the end of its traceback, in a few lines."""
+    if error.ename in OWN_ERRORS:
+        return f"{chapter.source.name}: {error.evalue}"
+    plain = ANSI.sub("", "\n".join(str(line) for line in error.traceback[-1:])).splitlines()
+    source = "\n".join("    " + line for line in str(error.source).splitlines()[-6:])
+    end = "\n".join(plain[-4:])
+    return f"{chapter.source.name} failed in cell {error.exec_count}:\n{source}\n{end}"
+
+
+def export(source: Path, output: Path) -> Path:
+    """Write the chapter as a plain notebook that papermill and Jupyter run unchanged."""
+    chapter = open_chapter(source)
+    files.write_atomically(Path(output), lambda path: nbformat.write(chapter.notebook, path))
+    return Path(output)

@@ -1,0 +1,57 @@
+"""What a chapter depends on: the definitions of `lib` that it reaches, and the data it may read.
+
+Quarto's own cache sees only the chapter's text. An executed chapter is reused here only while its
+text, its parameters, what it reaches of `lib`, the committed data and the chapters whose artefacts
+it reads are unchanged.
+"""
+
+import hashlib
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+
+from lib import digests, paths
+
+DATA_FOLDERS = ("corpora", "qwen3", "specimens")
+
+
+def data_digest() -> str:
+    """SHA-256 (hex) over the committed data and the names and sizes of fetched matrices."""
+    digest = hashlib.sha256()
+    for folder in DATA_FOLDERS:
+        for file in sorted((paths.DATA / folder).rglob("*")):
+            if not file.is_file() or file.suffix in (".lock", ".part"):
+                continue
+            stat = file.stat()
+            digest.update(str(file.relative_to(paths.DATA)).encode())
+            if file.is_relative_to(paths.FETCHED):
+                digest.update(f"{stat.st_size} {stat.st_mtime_ns}".encode())
+            else:
+                digest.update(_of_file(file, stat.st_mtime_ns, stat.st_size).encode())
+    return digest.hexdigest()
+
+
+@lru_cache(maxsize=1024)
+def _of_file(file: Path, _modified: int, _size: int) -> str:
+    return digests.of_file(file)
+
+
+def chapter_key(text: str, code: str, parameters: dict, overrides: dict, reads: list[str]) -> str:
+    """SHA-256 (hex) of everything that may change what a chapter shows.
+
+    `text` is the chapter's source, `code` its cells, `parameters` those given by the caller,
+    `overrides` those of the scale, `reads` the keys of the chapters whose artefacts it loads.
+    """
+    identity = {
+        "text": text,
+        "parameters": parameters,
+        "scale": overrides,
+        "reads": reads,
+        "lib": digests.of_cells(code),
+        "book": [digests.of_file(paths.ROOT / "book" / f"{n}.py") for n in ("reader", "runner")],
+        "data": data_digest(),
+        "versions": {name: version(name) for name in ("torch", "numpy", "matplotlib")},
+    }
+    if any(module == "lib.claims" for module, _ in digests.reached(code)):
+        identity["claims"] = digests.of_file(paths.CLAIMS)
+    return digests.of_value(identity)

@@ -1,1 +1,0 @@
-"""The command line: one module a verb, each with `add(subparsers)` and `run(args) -> int`."""

@@ -1,1 +1,0 @@
-"""Analyses of motion and freezing in recorded training runs."""

@@ -1,0 +1,1 @@
+"""Extraction: matrices, vocabularies and texts, as they are found in the world."""

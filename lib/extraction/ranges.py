@@ -1,0 +1,232 @@
+"""Read a byte range of a remote file: into one reused buffer, onward after a cut, checked.
+
+`huggingface_hub` finds the file; the bytes come through the standard library's HTTP client, whose
+`readinto` fills a caller's buffer without a copy, which the hub's own reader does not offer.
+"""
+
+import http.client
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import BinaryIO
+from urllib.parse import urlsplit
+
+from lib import progress
+from lib.extraction.catalogue import SpecimenError
+
+BUFFER = 1 << 20  # bytes read at a time: large enough to be fast, small enough for the cache
+TIMEOUT = 30.0  # seconds without a byte
+PATIENCE = 6  # failures in a row, none of which brought a byte, before giving up
+BACKOFF = (0.5, 1.0, 2.0, 4.0, 8.0)  # seconds between them
+LONGEST_WAIT = 120.0  # seconds; a server that asks for more is not waited for
+RETRIED = frozenset({408, 429, 500, 502, 503, 504})
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A remote file as it was found: every read is held to `size` and, if sent, to `etag`."""
+
+    url: str
+    size: int  # bytes
+    headers: Mapping[str, str]  # sent with every request (a token, if the host may see it)
+    name: str  # for messages
+
+
+class RangeRefused(SpecimenError):
+    """The server will not serve the bytes; `status` says why. Trying again does not help."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def find(url: str, name: str) -> tuple[Remote, str]:
+    """(remote file, version) at a plain address. Raises SpecimenError."""
+    request = urllib.request.Request(url, method="HEAD", headers={"Accept-Encoding": "identity"})
+    try:
+        with _OPENER.open(request, timeout=TIMEOUT) as response:
+            size = response.headers.get("Content-Length", "")
+            version = response.headers.get("ETag") or response.headers.get("Last-Modified")
+            url = response.url
+    except urllib.error.HTTPError as error:
+        error.close()
+        refusal = _refusal(Remote(url, 0, {}, name), error)
+        raise SpecimenError(
+            str(refusal)
+            if isinstance(refusal, SpecimenError)
+            else f"{name}: {url} answers with {refusal}: try later"
+        ) from None
+    except (OSError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", error)
+        raise SpecimenError(f"{name}: cannot be had: {url} is not reachable ({reason})") from None
+    if not size.isdigit() or not version:
+        raise SpecimenError(f"{name}: {url} gives no size or no version; fetch again later")
+    return Remote(url, int(size), {}, name), version
+
+
+def read_bytes(remote: Remote, start: int, stop: int) -> bytes:
+    """Bytes start..stop-1, for short ranges. Raises SpecimenError."""
+    sink = _Memory()
+    read_range(remote, start, stop, sink, quiet=True)
+    return bytes(sink.held)
+
+
+def read_range(
+    remote: Remote,
+    start: int,
+    stop: int,
+    sink: BinaryIO,
+    *,
+    quiet: bool = False,
+    wait: Callable[[float], None] = time.sleep,
+) -> None:
+    """Write bytes start..stop-1 of the remote file to `sink`, going on where a cut left off.
+
+    Everything written is consecutive, so after an error the sink's length says where to resume.
+    Raises RangeRefused or SpecimenError; OSErrors of the sink (a full disk) pass through.
+    """
+    at, failures = start, 0
+    shown = {"total": stop - start, "desc": remote.name, "unit": "B", "unit_scale": True}
+    with nullcontext() if quiet else progress.bar(**shown) as bar:
+        while at < stop:
+            before = at
+            try:
+                for count in _pieces(remote, at, stop, sink):
+                    at += count
+                    if bar is not None:
+                        bar.update(count)
+                reason: object = "the connection was cut"
+                pause = None
+            except _Temporary as error:
+                reason, pause = error, error.pause
+            if at >= stop:
+                return
+            failures = 0 if at > before else failures + 1
+            if failures >= PATIENCE:
+                raise SpecimenError(
+                    f"{remote.name}: gave up after {PATIENCE} attempts ({reason}); "
+                    "run the same command again to go on from here"
+                )
+            if failures or pause:
+                wait(pause or BACKOFF[min(failures, len(BACKOFF)) - 1])
+
+
+class _Temporary(Exception):
+    """Worth another try after `pause` seconds (None: as you like)."""
+
+    def __init__(self, message: str, pause: float | None = None) -> None:
+        super().__init__(message)
+        self.pause = pause
+
+
+class _Memory:
+    """A sink for short ranges."""
+
+    def __init__(self) -> None:
+        self.held = bytearray()
+
+    def write(self, piece: memoryview) -> int:
+        self.held += piece
+        return len(piece)
+
+
+def _pieces(remote: Remote, start: int, stop: int, sink: BinaryIO):
+    """Ask once; yield the size of each piece written. Ends early where the connection is cut."""
+    buffer = memoryview(bytearray(min(BUFFER, stop - start)))
+    response = _ask(remote, start, stop)
+    left = stop - start
+    with response:
+        while left:
+            try:
+                count = response.readinto(buffer[: min(len(buffer), left)])
+            except (OSError, http.client.HTTPException):
+                return
+            if not count:
+                return
+            write_all(sink, buffer[:count])
+            left -= count
+            yield count
+
+
+def write_all(sink: BinaryIO, piece: memoryview) -> None:
+    """Write the whole of `piece`: an unbuffered file may take less than it was given."""
+    while piece:
+        piece = piece[sink.write(piece) :]
+
+
+def _ask(remote: Remote, start: int, stop: int) -> http.client.HTTPResponse:
+    """A response that holds exactly the bytes asked for. Raises _Temporary, RangeRefused."""
+    headers = {
+        **remote.headers,
+        "Range": f"bytes={start}-{stop - 1}",
+        "Accept-Encoding": "identity",
+    }
+    request = urllib.request.Request(remote.url, headers=headers)
+    try:
+        response = _OPENER.open(request, timeout=TIMEOUT)
+    except urllib.error.HTTPError as error:
+        error.close()
+        raise _refusal(remote, error) from None
+    except (OSError, http.client.HTTPException) as error:
+        raise _Temporary(str(getattr(error, "reason", error)) or type(error).__name__) from None
+    wrong = _wrong(response, remote, start, stop)
+    if wrong:
+        response.close()
+        raise SpecimenError(f"{remote.name}: {wrong}")
+    return response
+
+
+def _refusal(remote: Remote, error: urllib.error.HTTPError) -> Exception:
+    if error.code in RETRIED:
+        after = error.headers.get("Retry-After", "")
+        pause = float(after) if after.isdigit() else None
+        if pause and pause > LONGEST_WAIT:
+            return SpecimenError(
+                f"{remote.name}: the server asks to wait {pause:,.0f} s (status {error.code}); "
+                "run the same command again then"
+            )
+        return _Temporary(f"status {error.code}", pause)
+    what = {
+        401: "access is refused: set HF_TOKEN to a token that may read it",
+        403: "access is refused: set HF_TOKEN and accept the model's licence on its page",
+        404: "the server has no such file: check the repository and its revision",
+        416: "the server has a shorter file than it announced: fetch again",
+    }.get(error.code, f"the server answers with status {error.code}: try later")
+    return RangeRefused(f"{remote.name}: {what}", error.code)
+
+
+def _wrong(response: http.client.HTTPResponse, remote: Remote, start: int, stop: int) -> str | None:
+    """What is wrong with a successful response, or None."""
+    if response.status != 206:
+        return (
+            f"the server ignores byte ranges and would send all {remote.size:,} bytes; use another "
+            "HF_ENDPOINT, or download the file and give its path"
+        )
+    expected = f"bytes {start}-{stop - 1}/{remote.size}"
+    if response.headers.get("Content-Range", "") != expected:
+        return (
+            f"the server sent {response.headers.get('Content-Range', 'no range')!r} where "
+            f"{expected!r} was asked for; the file changed or the server is broken: fetch again"
+        )
+    length = response.headers.get("Content-Length")
+    if length is not None and length != str(stop - start):
+        return f"the server announces {length} bytes of {stop - start}: fetch again"
+    if response.headers.get("Content-Encoding", "identity") != "identity":
+        return "the server compresses ranges: use another HF_ENDPOINT"
+    return None
+
+
+class _SameHostToken(urllib.request.HTTPRedirectHandler):
+    """Follows redirects, but shows the token to no other host."""
+
+    def redirect_request(self, req, fp, code, msg, headers, newurl):
+        new = super().redirect_request(req, fp, code, msg, headers, newurl)
+        if new is not None and urlsplit(newurl).netloc != urlsplit(req.full_url).netloc:
+            new.remove_header("Authorization")
+        return new
+
+
+_OPENER = urllib.request.build_opener(_SameHostToken)

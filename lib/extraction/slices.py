@@ -1,0 +1,343 @@
+"""Slices of larger corpora, such as the sources trained on: fetched where the network allows.
+
+A slice is the first `characters` characters of one file: documents in the file's order, an empty
+line between them. It is kept as `data/corpora/fetched/NAME.txt.xz`; `NAME.json` beside it says
+where it came from and what its digest is. No chapter needs one: they default to the committed
+corpora, and take a slice's name wherever they take a corpus.
+
+No digest stands here: no machine on which the book was written could reach these hosts, so the
+addresses are those that public code uses, and the first fetch records the digest it saw.
+
+Stream a slice of a large corpus: of a file of many gigabytes only the bytes that hold it.
+
+A Parquet file is read from its footer on, row group by row group, and of each only the pages of
+the text's column, until the slice is full. What came is kept in a folder beside the slice, so that
+a fetch that was cut goes on where it was; a file that has changed meanwhile is begun anew.
+"""
+
+import codecs
+import hashlib
+import io
+import json
+import lzma
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from lib import files, paths, progress
+from lib.extraction import fetching, ranges
+from lib.extraction.catalogue import SpecimenError
+
+
+class SliceError(RuntimeError):
+    """A slice is not here, or is not what was fetched."""
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Where a slice is cut from."""
+
+    name: str
+    language: str
+    file: str  # in the repository; or the whole address, if there is no repository
+    repo: str | None = None  # a data set on the Hugging Face hub
+    revision: str = "main"  # the commit it stands for is recorded
+    column: str | None = None  # of a Parquet file; None: the file is plain UTF-8 text
+    characters: int | None = None  # None: all of it
+    licence: str = ""
+    gated: bool = False  # the hub asks for an accepted licence and a token
+    sources: str = ""  # what the sources used, and how much of it
+
+
+CATALOGUE = {
+    entry.name: entry
+    for entry in (
+        Slice(
+            name="fineweb2",
+            language="Thai",
+            repo="HuggingFaceFW/fineweb-2",
+            file="data/tha_Thai/train/000_00000.parquet",
+            column="text",
+            characters=20_000_000,
+            licence="ODC-By 1.0, and the terms of Common Crawl",
+            sources="20 MB of Thai in the text of Flannel's tokenizer",
+        ),
+        Slice(
+            name="fineweb",
+            language="English",
+            repo="HuggingFaceFW/fineweb",
+            file="sample/10BT/000_00000.parquet",
+            column="text",
+            characters=80_000_000,
+            licence="ODC-By 1.0, and the terms of Common Crawl",
+            sources="80 MB of English in that text (asked of FineWeb-2, which is the collection "
+            "without English), and 2 to 5 MB to train the model on",
+        ),
+        Slice(
+            name="culturax",
+            language="Thai",
+            repo="uonlp/CulturaX",
+            file="th/th_part_00000.parquet",
+            column="text",
+            characters=20_000_000,
+            licence="that of mC4 and OSCAR",
+            gated=True,
+            sources="the sources print no size",
+        ),
+        Slice(
+            name="tinystories",
+            language="English",
+            repo="roneneldan/TinyStories",
+            file="TinyStoriesV2-GPT4-train.txt",
+            characters=10_000_000,
+            licence="CDLA-Sharing 1.0",
+            sources="the sources print no size",
+        ),
+        Slice(
+            name="gatsby",
+            language="English",
+            file="https://www.gutenberg.org/files/64317/64317-0.txt",
+            licence="public domain in the United States (Project Gutenberg 64317)",
+            sources="the whole novel, about 270 KB",
+        ),
+    )
+}
+
+
+def find(name: str) -> Slice:
+    """The catalogue's entry. Raises SliceError with the names there are."""
+    if name not in CATALOGUE:
+        raise SliceError(f"unknown slice {name!r}; there are {', '.join(CATALOGUE)}")
+    return CATALOGUE[name]
+
+
+def path(name: str) -> Path:
+    """Where the slice's text lies, or will lie."""
+    return paths.SLICES / f"{find(name).name}.txt.xz"
+
+
+def provenance(name: str) -> dict[str, Any]:
+    """Where a fetched slice came from: source, version, characters, sha256. Raises SliceError."""
+    file = path(name).with_name(f"{name}.json")
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+        return {key: record[key] for key in ("source", "version", "characters", "sha256")}
+    except FileNotFoundError:
+        raise SliceError(f"corpus {name!r} is not here; `python -m lib fetch {name}`") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SliceError(
+            f"{file}: is damaged ({error!r}); `python -m lib fetch {name} --again`"
+        ) from None
+
+
+def read(name: str) -> str:
+    """The text of a fetched slice, held to its digest. Raises SliceError with the mend."""
+    record, file = provenance(name), path(name)
+    try:
+        data = lzma.decompress(file.read_bytes())
+    except (OSError, lzma.LZMAError) as error:
+        raise SliceError(
+            f"{file}: cannot be read ({error}); `python -m lib fetch {name} --again`"
+        ) from None
+    if hashlib.sha256(data).hexdigest() != record["sha256"]:
+        raise SliceError(f"{file}: is not what was fetched; `python -m lib fetch {name} --again`")
+    return data.decode("utf-8")
+
+
+def write(name: str, text: str, source: str, version: str) -> Path:
+    """Keep the text of a slice with its provenance; returns its file. Raises files.FileError."""
+    data = text.encode("utf-8")
+    record = {
+        "source": source,
+        "version": version,
+        "characters": len(text),
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "licence": find(name).licence,
+    }
+    packed = lzma.compress(data)
+    file, beside = path(name), path(name).with_name(f"{name}.json")
+    beside.unlink(missing_ok=True)  # a text without its record is not read
+    files.write_atomically(file, lambda temporary: temporary.write_bytes(packed))
+    words = json.dumps(record, indent=1) + "\n"
+    files.write_atomically(beside, lambda temporary: temporary.write_text(words))
+    return file
+
+
+PIECE = 1 << 20  # bytes of a plain text asked for at a time
+BETWEEN = "\n\n"  # between two documents
+GUTENBERG = ("*** START OF", "*** END OF")  # lines round the text of a Project Gutenberg file
+
+
+def fetch(name: str, *, again: bool = False) -> Path:
+    """The file of slice `name`, streamed if it is not here (or `again`).
+
+    Raises SpecimenError saying why it cannot be had; what came stays for the next attempt.
+    """
+    wanted, final = find(name), path(name)
+    if not again and final.exists():
+        read(name)  # damaged: says so
+        return final
+    parts = final.with_name(f"{name}.parts")
+    try:
+        parts.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(final.with_name(f"{name}.lock"), timeout=0):
+            remote, version = _locate(wanted)
+            source = RangeFile(remote, _pieces_of(parts, f"{remote.size} {version}"))
+            text = take(_documents(wanted, source), wanted.characters, remote.name)
+            where = f"{wanted.repo or ''} {wanted.file}".strip()
+            write(name, text, where, version)
+            shutil.rmtree(parts)
+    except filelock.Timeout:
+        raise SpecimenError(f"{final}: another process is fetching it; wait for it") from None
+    except OSError as error:
+        raise files.unwritable(parts, error) from None
+    return final
+
+
+def take(documents: Iterator[str], characters: int | None, name: str) -> str:
+    """The first `characters` characters of the documents, an empty line between two.
+
+    Raises SpecimenError if there are fewer.
+    """
+    found, length = [], 0
+    with progress.bar(total=characters, desc=name, unit=" characters", unit_scale=True) as bar:
+        for document in documents:
+            found.append(document)
+            length += len(document) + len(BETWEEN)
+            bar.update(len(document) + len(BETWEEN))
+            if characters is not None and length >= characters + len(BETWEEN):
+                break
+    text = BETWEEN.join(found)
+    if characters is None:
+        return text
+    if len(text) < characters:
+        raise SpecimenError(
+            f"{name}: has {len(text):,} characters, {characters:,} were asked for; the file has "
+            "changed: mend its entry in lib/tokens/slices.py"
+        )
+    return text[:characters]
+
+
+class RangeFile(io.RawIOBase):
+    """A remote file to read and seek in; each range that was read is kept in a folder."""
+
+    def __init__(self, remote: ranges.Remote, folder: Path) -> None:
+        super().__init__()
+        self.remote, self.folder, self.at = remote, folder, 0
+
+    def readable(self) -> bool:
+        """Yes."""
+        return True
+
+    def seekable(self) -> bool:
+        """Yes."""
+        return True
+
+    def tell(self) -> int:
+        """The place of the next byte."""
+        return self.at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Go to a place."""
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self.at, io.SEEK_END: self.remote.size}[whence]
+        self.at = start + offset
+        return self.at
+
+    def read(self, size: int = -1) -> bytes:
+        """The next `size` bytes (-1: the rest), from the folder or from the network."""
+        start = self.at
+        stop = self.remote.size if size < 0 else min(start + size, self.remote.size)
+        if stop <= start:
+            return b""
+        kept = self.folder / f"{start}-{stop}"
+        done = kept.stat().st_size if kept.exists() else 0
+        if done < stop - start:
+            with kept.open("ab") as sink:
+                ranges.read_range(self.remote, start + done, stop, sink, quiet=True)
+        self.at = stop
+        return kept.read_bytes()
+
+
+def _locate(wanted: Slice) -> tuple[ranges.Remote, str]:
+    if wanted.repo is None:
+        return ranges.find(wanted.file, wanted.name)
+    return fetching.dataset_file(wanted.repo, wanted.file, wanted.revision)
+
+
+def _pieces_of(parts: Path, version: str) -> Path:
+    """The folder of kept ranges, emptied if they are of another version of the file."""
+    stamp = parts / "version.json"
+    known = json.loads(stamp.read_text()) if stamp.exists() else None
+    if known != version:
+        shutil.rmtree(parts)
+        parts.mkdir()
+        files.write_atomically(stamp, lambda path: path.write_text(json.dumps(version)))
+    return parts
+
+
+def _documents(wanted: Slice, source: RangeFile) -> Iterator[str]:
+    if wanted.column is not None:
+        return of_parquet(source, wanted.column)
+    if wanted.repo is None:
+        return iter([gutenberg("".join(of_text(source)), wanted.name)])
+    return iter(["".join(_until(of_text(source), wanted.characters))])
+
+
+def _until(pieces: Iterator[str], characters: int | None) -> Iterator[str]:
+    """Pieces of text until `characters` are there (None: all)."""
+    length = 0
+    for piece in pieces:
+        yield piece
+        length += len(piece)
+        if characters is not None and length >= characters:
+            return
+
+
+def of_text(source: RangeFile) -> Iterator[str]:
+    """The pieces of a UTF-8 text, lines ended by a newline alone. Raises SpecimenError."""
+    decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8")(), True)
+    try:
+        while data := source.read(PIECE):
+            yield decoder.decode(data)
+        yield decoder.decode(b"", final=True)
+    except UnicodeDecodeError as error:
+        raise SpecimenError(f"{source.remote.name}: is no UTF-8 text ({error})") from None
+
+
+def gutenberg(text: str, name: str) -> str:
+    """The book without what Project Gutenberg writes round it. Raises SpecimenError."""
+    start, end = (text.find(mark) for mark in GUTENBERG)
+    if not 0 <= start < end:
+        raise SpecimenError(f"{name}: is no Project Gutenberg text (no START and END lines)")
+    return text[text.index("\n", start) : end].strip("\n\ufeff ") + "\n"
+
+
+def of_parquet(source: RangeFile, column: str) -> Iterator[str]:
+    """The texts of a Parquet file's column in order. Raises SpecimenError."""
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise SpecimenError(
+            f"{source.remote.name}: reading Parquet needs pyarrow: `pip install '.[corpora]'`"
+        ) from None
+    name = source.remote.name
+    try:
+        file = pyarrow.parquet.ParquetFile(pyarrow.PythonFile(source, mode="r"))
+        if column not in file.schema_arrow.names:
+            names = ", ".join(file.schema_arrow.names)
+            raise SpecimenError(f"{name}: has no column {column!r}; there are {names}")
+        kind = file.schema_arrow.field(column).type
+        if not (pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)):
+            raise SpecimenError(f"{name}: column {column!r} holds {kind}, not text")
+        for group in range(file.num_row_groups):
+            rows = file.read_row_group(group, columns=[column], use_threads=False)
+            yield from (text for text in rows.column(0).to_pylist() if text)
+    except (pyarrow.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the disk's, not the file's
+        raise SpecimenError(f"{name}: is no readable Parquet file ({error})") from None

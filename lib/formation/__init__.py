@@ -1,1 +1,0 @@
-"""Models of how black holes form: snowballs, inference, coalescence."""

@@ -1,1 +1,0 @@
-"""Surveys of a matrix: census, clusters, geometry, neighbours, graphs."""

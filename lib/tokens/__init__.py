@@ -1,1 +1,0 @@
-"""Tokens: vocabularies, reachability, corpora, and the training of tokenizers."""
