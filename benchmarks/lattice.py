@@ -106,7 +106,7 @@ def main() -> None:
         rng.bit_generator.state = draws
         return rng
 
-    pattern, wide = f.view(np.int32), ("int32",)
+    pattern = f.view(np.int32)
     dust = draw(f.size, again()).reshape(f.shape)
 
     # operation: bytes read and bytes written an element, ours, the obvious way
@@ -150,7 +150,7 @@ def main() -> None:
         "the same, drawn": (  # the random bits drawn beforehand, and read
             6,
             2,
-            lambda: kernels.apply(kernels.stochastic, pattern, dust, out="uint16", scratch=wide),
+            lambda: kernels.apply(kernels.stochastic, pattern, dust, out="uint16"),
             lambda: obvious_stochastic(f, again()),
         ),
         "ordinal, torch": (2, 4, lambda: lattice.ordinal(t), lambda: obvious_ordinal(u)),

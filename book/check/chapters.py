@@ -118,9 +118,13 @@ def _sections(page: Page) -> Iterator[Finding]:
     headings = list(HEADING.finditer(page.prose))
     names = {re.sub(r"\s*\{.*", "", m.group(2)).strip().lower(): m for m in headings}
     wanted = {"what we learnt": "close with `## What we learnt`"}
-    if page.kind != "page":
-        wanted["background"] = "say the mathematics in `## Background` before the code"
-        wanted["parameters"] = "put the parameters cell under `## Parameters`"
+    if page.kind == "generator":  # it makes what others look at
+        wanted = {}
+    for name in ("parameters", "load"):
+        if name in names:
+            message, mend = f"a numbered section {name.capitalize()!r}", "fold it away, unnumbered"
+            line = line_at(page.prose, names[name].start())
+            yield Finding(page.file, line, "chapters/sections", message, mend)
     for name, mend in wanted.items():
         if name not in names:
             yield Finding(

@@ -9,7 +9,7 @@ from book.check.project import Cell, Page, Project
 from book.check.prose import line_at
 
 DRAWS = re.compile(r"^(plt\.(subplots|figure|subplot_mosaic)|go\.Figure|plotly\.\S*Figure)$")
-TABULATES = re.compile(r"^(plots|claims)\.table$")
+TABULATES = re.compile(r"^(show\.table|claims\.(table|settled))$")
 SHORTEST_ALT = 40  # characters: enough to say what kind of plot it is and what it shows
 IMAGE = re.compile(
     r"!\[(?P<caption>[^\]]*)\]\((?P<target>[^)\s]+)[^)]*\)(?P<attributes>\{[^}]*\})?"

@@ -1,28 +1,15 @@
 """The house of `lib`: arrows point down, rooms are small, what is public says what it does."""
 
 import ast
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 
 from book.check.finding import Finding
 from book.check.project import Project, dotted
 
-FLOORS = (  # from the ground; a room imports only from the floors below its own
-    ("paths",),
-    ("imports", "compiled"),
-    ("kernels",),
-    ("lattice", "digests", "files", "progress", "scale"),
-    ("provenance",),
-    ("artifacts", "plots"),
-    ("claims",),
-    ("fullruns",),
-    ("tokens",),
-    ("specimens",),  # a specimen brings its tokenizer
-    ("survey", "training"),
-    ("dynamics", "formation"),
-)
-BESIDE = ("book", "cli", "__main__", "__init__")  # the machinery; no science may know it
-FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
-SCIENCE = {room for rooms in FLOORS[6:] for room in rooms} | {"compiled", "kernels", "lattice"}
+LONGEST = 520  # lines of a module: more cannot be read in one go
 SLOW = (
     "torch",
     "scipy",
@@ -30,7 +17,6 @@ SLOW = (
     "numba",
 )  # too slow to import before a command line can answer
 Chains = dict[str, tuple[str, ...]]  # module -> how it reaches a slow package
-LONGEST = 300  # lines of a module
 PROPERTIES = {"property", "cached_property", "functools.cached_property"}
 OVERRIDES = {"forward", "backward"}  # torch's own names, documented by torch
 
@@ -38,8 +24,9 @@ OVERRIDES = {"forward", "backward"}  # torch's own names, documented by torch
 def check(project: Project) -> Iterator[Finding]:
     """Findings on the modules of lib."""
     known: Chains = {}
+    yield from _floors(project)
     for file in project.files:
-        if file.startswith("lib/") and file.endswith(".py"):
+        if file.startswith(("lib/", "book/", "press/")) and file.endswith(".py"):
             source = project.read(file)
             lines = source.count("\n")
             if lines > LONGEST:
@@ -53,55 +40,33 @@ def check(project: Project) -> Iterator[Finding]:
                 message = f"not Python: {error.msg}"
                 yield Finding(file, error.lineno or 1, "layers/python", message, "mend it")
                 continue
-            yield from _imports(file, tree)
             yield from _docstrings(file, tree)
             yield from _bars(file, tree)
-            if file.startswith("lib/cli/"):
+            if file in ("lib/cli.py", "book/cli.py", "lib/__main__.py"):
                 yield from _start(project, file, tree, known)
 
 
-def _imports(file: str, tree: ast.Module) -> Iterator[Finding]:
-    room = file.split("/")[1].removesuffix(".py")
-    if room not in FLOOR_OF and room not in BESIDE:
-        message = f"the room {room} stands on no floor"
-        yield Finding(
-            file, 1, "layers/floor", message, "add it to FLOORS in lib/book/check/layers.py"
-        )
+def _floors(project: Project) -> Iterator[Finding]:
+    """Arrows that run up, by the contracts that pyproject.toml has for import-linter."""
+    if not (project.root / "pyproject.toml").is_file() or "tool.importlinter" not in project.read(
+        "pyproject.toml"
+    ):
         return
-    for target, line in _imported_rooms(file, tree):
-        if target == room:
-            continue
-        if room in FLOOR_OF and target in BESIDE:
-            message = f"lib.{room} imports lib.{target}: science knows no machinery"
-        elif room == "book" and (target in SCIENCE or target == "cli"):
-            message = f"book imports lib.{target}: the machinery knows no science"
-        elif room in FLOOR_OF and FLOOR_OF.get(target, -1) >= FLOOR_OF[room]:
-            message = f"lib.{room} imports lib.{target}, which is not on a floor below"
-        else:
-            continue
-        yield Finding(file, line, "layers/down", message, "move what is shared to a lower floor")
-
-
-def _imported_rooms(file: str, tree: ast.Module) -> Iterator[tuple[str, int]]:
-    for node in ast.walk(tree):
-        names: list[str] = []
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            if node.level:  # relative: count up from this file's folder
-                above = file.split("/")[: -node.level]
-                names = [
-                    ".".join([*above, *(node.module or alias.name).split(".")][:3])
-                    for alias in node.names
-                ]
-            elif node.module == "lib":
-                names = [f"lib.{alias.name}" for alias in node.names]
-            else:
-                names = [node.module or ""]
-        for name in dict.fromkeys(names):
-            words = name.split(".")
-            if words[0] == "lib" and len(words) > 1:
-                yield words[1], node.lineno
+    command = [sys.executable, "-c", "from importlinter.cli import lint_imports_command as c; c()"]
+    answer = subprocess.run(
+        [*command, "--no-cache"], cwd=project.root, capture_output=True, text=True, check=False
+    )
+    if answer.returncode:
+        for line in answer.stdout.splitlines():
+            if match := re.match(r"-\s+(\S+) -> (\S+) \(l\.(\d+)", line):
+                source, target, number = match.groups()
+                file = source.replace(".", "/") + ".py"
+                message = f"{source} imports {target}: that arrow runs up"
+                mend = "move what is shared to a lower floor"
+                yield Finding(file, int(number), "layers/down", message, mend)
+        if "BROKEN" not in answer.stdout:
+            message = " ".join((answer.stderr or answer.stdout).split())[-200:]
+            yield Finding("pyproject.toml", 1, "layers/contracts", message, "mend the contracts")
 
 
 def _bars(file: str, tree: ast.Module) -> Iterator[Finding]:
@@ -135,7 +100,7 @@ def _chain_of(project: Project, node: ast.stmt, known: Chains) -> tuple[str, ...
     for name in names:
         if name.split(".")[0] in SLOW:
             return (name,)
-        if name.startswith("lib.") and name not in known:
+        if name.startswith(("lib.", "book.")) and name not in known:
             known[name] = ()  # also ends circles
             file = next((f for f in _module_files(name) if f in project.files), None)
             body = ast.parse(project.read(file)).body if file else []

@@ -12,7 +12,7 @@ from book.check.prose import line_at
 
 LEDGER = "data/claims.yaml"
 NEEDED = ("id", "part", "claim", "source", "printed", "check", "chapter")
-NAMING = ("claims.settle", "claims.table")
+NAMING = ("claims.settled", "claims.table")
 
 
 def check(project: Project) -> Iterator[Finding]:
@@ -50,7 +50,7 @@ def _settled(project: Project, entry: dict[str, Any], line: int) -> Iterator[Fin
         yield Finding(LEDGER, line, "claims/chapter", message, "name the chapter that settles it")
     elif not any(str(entry["id"]) in _texts(cell.tree) for cell in page.cells):
         message = f"{entry['chapter']} never names the claim {entry['id']}"
-        yield Finding(LEDGER, line, "claims/chapter", message, "settle it there with claims.settle")
+        yield Finding(LEDGER, line, "claims/chapter", message, "settle it there with claims.settled")
 
 
 def _texts(tree: ast.Module | None) -> set[str]:
@@ -60,12 +60,13 @@ def _texts(tree: ast.Module | None) -> set[str]:
 
 
 def _named(page: Page) -> Iterator[tuple[str, int]]:
-    """Ids that a page gives as plain text to claims.settle or claims.table, with their lines."""
+    """Ids that a page gives as plain text to claims.settled or claims.table, with their lines."""
     for cell in page.cells:
         for node in ast.walk(cell.tree) if cell.tree else ():
             if isinstance(node, ast.Call) and dotted(node.func) in NAMING and node.args:
                 first = node.args[0]
                 items = first.elts if isinstance(first, (ast.List, ast.Tuple)) else [first]
+                items = first.keys if isinstance(first, ast.Dict) else items
                 for item in items:
                     if isinstance(item, ast.Constant) and isinstance(item.value, str):
                         yield item.value, cell.line

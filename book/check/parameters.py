@@ -1,4 +1,4 @@
-"""Parameters are literals, the scales name real ones, and readers agree with their generators."""
+"""Parameters are literals, the scales name real ones, and no reader hides its generator's."""
 
 import ast
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from book.check.project import Page, Project
 from book.check.prose import line_at
 
 SCALES = ("smoke", "full")  # the book scale is what the cells say
-OWN = {"colormap"}  # how a chapter shows things, not what was computed
+OWN = {"colormap", "seed"}  # how a chapter shows things, and its own random numbers
 PLAIN = {"colormap", "seed"}  # names that say enough
 
 
@@ -26,7 +26,7 @@ def check(project: Project) -> Iterator[Finding]:
         for name in page.reads:
             generator = project.page(name)
             if generator is not None and generator is not page:
-                yield from _agree(page, generator, tables)
+                yield from _shadow(page, generator)
 
 
 def _table(project: Project, scale: str) -> dict[str, Any]:
@@ -124,23 +124,9 @@ def _same_type(value: Any, literal: Any) -> bool:
     return type(value) is type(literal)
 
 
-def _agree(page: Page, generator: Page, tables: dict[str, dict]) -> Iterator[Finding]:
-    own, other = page.parameters, generator.parameters
-    for scale in ("book", *SCALES):
-        table = tables.get(scale, {})
-        mine, its = own | _changes(table, page), other | _changes(table, generator)
-        for name in own.keys() & other.keys() - OWN:
-            if mine[name] != its[name] or type(mine[name]) is not type(its[name]):
-                yield Finding(
-                    page.file,
-                    page.line_of(f"\n{name} =") + 1,
-                    "parameters/agree",
-                    f"at {scale} scale {name} is {mine[name]!r} here "
-                    f"and {its[name]!r} in {generator.name}",
-                    "give both the same value, or this one another name",
-                )
-
-
-def _changes(table: dict[str, Any], page: Page) -> dict[str, Any]:
-    values = table.get(page.name)
-    return values if isinstance(values, dict) else {}
+def _shadow(page: Page, generator: Page) -> Iterator[Finding]:
+    """A reader finds its generator's parameters as they were: one of its own must not hide them."""
+    for name in sorted(page.parameters.keys() & generator.parameters.keys() - OWN):
+        message = f"{name} is a parameter of {generator.name} too, and hides it"
+        mend = "read it as made.parameters, or give this one another name"
+        yield Finding(page.file, page.line_of(f"\n{name} =") + 1, "parameters/shadow", message, mend)

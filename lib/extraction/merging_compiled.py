@@ -7,7 +7,7 @@ no collision can decide. A vocabulary with a list of merges goes the readable wa
 
 import numpy as np
 
-from lib.compiled import compiled
+from lib.kernels import compiled
 
 NEVER = np.int64(1 << 60)
 FACTOR = np.uint64(0x9E3779B97F4A7C15)  # odd: of the rolling hash, and to spread it over the slots
