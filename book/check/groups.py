@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from book.check import (
+    cells,
     chapters,
     citations,
     figures,
@@ -17,6 +18,7 @@ from book.check import (
     parameters,
     project,
     quarto,
+    ran,
     yaml_files,
 )
 from book.check.finding import Finding
@@ -29,6 +31,7 @@ GROUPS: dict[str, Callable[[project.Project], Iterable[Finding]]] = {
     "citations": citations.check,
     "figures": figures.check,
     "inline": inline.check,
+    "cells": cells.check,
     "literals": literals.check,
     "quarto": quarto.check,
     "claims": ledger.check,
@@ -38,8 +41,15 @@ GROUPS: dict[str, Callable[[project.Project], Iterable[Finding]]] = {
 }
 
 
-def run(root: Path, only: Iterable[str] = ()) -> list[Finding]:
-    """All findings of the project at `root`, sorted by file and line; `only` names groups."""
+AFTER: dict[str, Callable[[project.Project], Iterable[Finding]]] = {"ran": ran.check}
+
+
+def run(root: Path, only: Iterable[str] = (), *, ran: bool = False) -> list[Finding]:
+    """All findings of the project at `root`, sorted by file and line; `only` names groups.
+
+    `ran`: instead, the sentences that do not hold in what was executed at the scale in force.
+    """
     read = project.load(Path(root).resolve())
-    chosen = list(only) or list(GROUPS)
-    return sorted({finding for group in chosen for finding in GROUPS[group](read)})
+    rules = AFTER if ran else GROUPS
+    chosen = list(rules) if ran else list(only) or list(GROUPS)
+    return sorted({finding for group in chosen for finding in rules[group](read)})

@@ -1,6 +1,7 @@
-"""Inline expressions are names that a cell above has defined, and stand where Quarto fills them."""
+"""Inline expressions show values that a cell above has made, and stand where Quarto fills them."""
 
 import ast
+import builtins
 import re
 from collections.abc import Iterator
 
@@ -24,6 +25,12 @@ NOT_FILLED = (
     (re.compile(r"\[[^\]\n]*`\{python\}[^\]\n]*\]\("), "a link's text"),
     (re.compile(r"^:{3,}.*`\{python\}.*$", re.MULTILINE), "a div's attributes"),
 )
+WORDS = (  # what makes a text, or hides a computation
+    *(ast.IfExp, ast.JoinedStr, ast.Lambda),
+    *(ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp),
+)
+LONGEST = 100  # characters of an expression
+BUILT_IN = set(dir(builtins))
 CAPTIONS = ("fig-cap", "fig-alt", "fig-subcap", "tbl-cap", "code-summary")
 
 
@@ -50,16 +57,12 @@ def _expressions(page: Page) -> Iterator[Finding]:
                 "give the name of a value from a cell above",
             )
             continue
-        if not _is_name(tree):
-            yield Finding(
-                page.file,
-                line,
-                "inline/name",
-                f"`{expression}` computes something",
-                "compute and format it in a cell above, and give its name here",
-            )
+        if len(expression) > LONGEST or any(isinstance(n, WORDS) for n in ast.walk(tree)):
+            message = f"`{expression[:60]}` does more than show a value"
+            mend = "compute it in a cell above, and show it here"
+            yield Finding(page.file, line, "inline/name", message, mend)
             continue
-        above = defined([cell for cell in cells if cell.line < line])
+        above = defined([cell for cell in cells if cell.line < line]) | BUILT_IN
         names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
         for name in sorted(names - above):
             where = "only below" if name in defined(cells) else "nowhere on the page"
@@ -74,15 +77,6 @@ def _expressions(page: Page) -> Iterator[Finding]:
         for match in pattern.finditer(text):
             message = f"{match.group(0)} {why}"
             yield Finding(page.file, line_at(text, match.start()), "inline/form", message, mend)
-
-
-def _is_name(node: ast.AST) -> bool:
-    """A name, an attribute of one, or an item of one by a constant."""
-    if isinstance(node, ast.Attribute):
-        return _is_name(node.value)
-    if isinstance(node, ast.Subscript):
-        return _is_name(node.value) and isinstance(node.slice, (ast.Constant, ast.Name))
-    return isinstance(node, ast.Name)
 
 
 def defined(cells: list[Cell]) -> set[str]:

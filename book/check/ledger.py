@@ -50,7 +50,9 @@ def _settled(project: Project, entry: dict[str, Any], line: int) -> Iterator[Fin
         yield Finding(LEDGER, line, "claims/chapter", message, "name the chapter that settles it")
     elif not any(str(entry["id"]) in _texts(cell.tree) for cell in page.cells):
         message = f"{entry['chapter']} never names the claim {entry['id']}"
-        yield Finding(LEDGER, line, "claims/chapter", message, "settle it there with claims.settled")
+        yield Finding(
+            LEDGER, line, "claims/chapter", message, "settle it there with claims.settled"
+        )
 
 
 def _texts(tree: ast.Module | None) -> set[str]:

@@ -129,4 +129,6 @@ def _shadow(page: Page, generator: Page) -> Iterator[Finding]:
     for name in sorted(page.parameters.keys() & generator.parameters.keys() - OWN):
         message = f"{name} is a parameter of {generator.name} too, and hides it"
         mend = "read it as made.parameters, or give this one another name"
-        yield Finding(page.file, page.line_of(f"\n{name} =") + 1, "parameters/shadow", message, mend)
+        yield Finding(
+            page.file, page.line_of(f"\n{name} =") + 1, "parameters/shadow", message, mend
+        )

@@ -1,31 +1,17 @@
-"""Every piece of YAML can be read, says each key once, and every page can be read."""
+"""Every piece of YAML is valid and says each key once, by yamllint; every page can be read."""
 
 import re
 from collections.abc import Iterator
-from typing import Any
 
-import yaml
+from yamllint import linter
+from yamllint.config import YamlLintConfig
 
 from book.check.finding import Finding
 from book.check.project import Project
 
-
-class StrictLoader(yaml.SafeLoader):
-    """safe_load that refuses a key given twice, which YAML's own loader lets pass."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """A mapping, each key once."""
-        seen = set()
-        for key_node, _ in node.value:
-            if key_node.tag == "tag:yaml.org,2002:merge":
-                continue
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    problem=f"the key {key!r} stands twice", problem_mark=key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
+RULES = YamlLintConfig(
+    "{rules: {key-duplicates: {forbid-duplicated-merge-keys: false}, anchors: {}}}"
+)
 
 
 def check(project: Project) -> Iterator[Finding]:
@@ -38,11 +24,11 @@ def check(project: Project) -> Iterator[Finding]:
         )
     for file in project.files:
         if file.endswith((".yml", ".yaml", ".cff")):
-            yield from _load(file, project.read(file), 1)
+            yield from _lint(file, project.read(file), 1)
     for page in project.pages:
         if page.source.startswith("---"):
             front = page.source.split("\n---", 1)[0].removeprefix("---")
-            yield from _load(page.file, front, 1)
+            yield from _lint(page.file, front, 1)
         lines = page.source.split("\n")
         for cell in page.cells:
             options = []
@@ -50,14 +36,10 @@ def check(project: Project) -> Iterator[Finding]:
                 if not line.startswith("#|"):
                     break
                 options.append(line[2:].removeprefix(" "))
-            yield from _load(page.file, "\n".join(options), cell.line)
+            yield from _lint(page.file, "\n".join(options), cell.line)
 
 
-def _load(file: str, text: str, first_line: int) -> Iterator[Finding]:
-    try:
-        yaml.load(text, Loader=StrictLoader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = first_line + (mark.line if mark else 0)
-        problem = " ".join(str(getattr(error, "problem", None) or error).split())
-        yield Finding(file, line, "yaml/valid", problem, "write valid YAML, each key once")
+def _lint(file: str, text: str, first_line: int) -> Iterator[Finding]:
+    for problem in linter.run(text, RULES):
+        line = first_line + problem.line - 1
+        yield Finding(file, line, "yaml/valid", problem.desc, "write valid YAML, each key once")
