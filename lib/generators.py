@@ -12,6 +12,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+
 from lib import artifacts, digests, files, paths, progress, scale
 from lib.artifacts import Artifact, ArtifactMissing, Recipe
 
@@ -89,6 +91,11 @@ class Made:
         what = f"{len(every)} artefact{'s' * (len(every) != 1)}"
         size = artifacts.size(one.path for one in every)
         return f"read {what} of {self.chapter} ({size}), made in {seconds:.1f} s"
+
+
+def stack(artefacts: Mapping[str, Artifact], name: str) -> np.ndarray:
+    """The arrays `name` of several artefacts, one along the first axis."""
+    return np.stack([artefact[name] for artefact in artefacts.values()])
 
 
 def load(chapter: str) -> Made:

@@ -275,7 +275,7 @@ def test_closed_forms_refuse_what_they_cannot_sum(small_centre):
 # ---------------------------------------------------------------- centres
 def test_surrogate_centres_carry_the_printed_facts():
     on = centres.on_lattice(rng=np.random.default_rng(42))
-    facts = qwen3.printed_figures()
+    facts = qwen3.printed("figures")
     exponent = lattice.fields(lattice.round_nearest(on)).exponent
     counts = np.unique(exponent, return_counts=True)
     assert {str(e): int(n) for e, n in zip(*counts, strict=True)} == facts["largest_hole_exponents"]
@@ -288,7 +288,7 @@ def test_surrogate_centres_carry_the_printed_facts():
 
 
 def test_the_printed_figures_hang_together():
-    facts = qwen3.printed_figures()
+    facts = qwen3.printed("figures")
     hole = qwen3.thirteen()
     assert facts["populations"] == hole.populations.tolist()
     assert sum(facts["largest_hole_exponents"].values()) == 2560
@@ -297,7 +297,7 @@ def test_the_printed_figures_hang_together():
 
 # ---------------------------------------------------------------- rebuilding and inference
 def test_the_rebuilt_centre_has_the_printed_demographics_it_was_not_fitted_to():
-    facts = qwen3.printed_figures()["direct"]
+    facts = qwen3.printed("figures")["direct"]
     found = simulation.simulate(
         centres.named("qwen3-rebuilt"), scale=1.5e-9, rows=2100, trials=4000, populations=True
     )

@@ -24,7 +24,6 @@ from scipy import optimize, stats
 
 from lib import lattice
 from lib.analysis import census, clusters, qwen3, snowball
-from lib.analysis.qwen3 import exponents, printed_figures, thirteen
 from lib.analysis.snowball import Cells
 from lib.extraction import catalogue, specimens, tensor_files
 from lib.extraction.catalogue import SpecimenError
@@ -41,10 +40,10 @@ def on_lattice(*, rng: np.random.Generator) -> np.ndarray:
     drawn until the norm is within 1e-4 of the hole's. A mantissa of zero, which halves the way to
     the next cell, is as likely as any other.
     """
-    hole = thirteen()
-    norm = printed_figures()["largest_hole_norm"]
+    hole = qwen3.thirteen()
+    norm = qwen3.printed("figures")["largest_hole_norm"]
     known = lattice.fields(hole.bits[0]).exponent
-    rest = exponents().tolist()
+    rest = qwen3.exponents().tolist()
     for exponent in known.tolist():
         rest.remove(exponent)
     rest = rng.permutation(np.array(rest))
@@ -78,7 +77,7 @@ def weighted_mean(lattice_point: np.ndarray) -> np.ndarray:
     `lattice_point` is a centre of `on_lattice`. The mean leaves the lattice in the 20 varying
     dimensions, and only there.
     """
-    hole = thirteen()
+    hole = qwen3.thirteen()
     centre = lattice_point.copy()
     value = lattice.value(hole.bits).astype(np.float64)
     mean = hole.populations @ value / hole.populations.sum()
@@ -93,9 +92,11 @@ def centred(*, rng: np.random.Generator, tails: float = 4.5) -> np.ndarray:
     Assumption: they are independent draws of a Student t with `tails` degrees of freedom, scaled to
     the printed norm. 4.5 gives the printed excess kurtosis, 11.9; inf gives Gaussian components.
     """
-    size = len(exponents())
+    size = len(qwen3.exponents())
     left = rng.standard_normal(size) if np.isinf(tails) else rng.standard_t(tails, size)
-    return (left * (printed_figures()["centred_norm"] / np.linalg.norm(left))).astype(np.float32)
+    return (left * (qwen3.printed("figures")["centred_norm"] / np.linalg.norm(left))).astype(
+        np.float32
+    )
 
 
 MEASURED_KINDS = {
@@ -212,7 +213,7 @@ def expected_tables(p: np.ndarray, rows: int) -> np.ndarray:
 @lru_cache
 def fit_borders() -> Borders:
     """Borders fitted to the ten printed means; the rest of the tables is left to test them on."""
-    facts = qwen3.printed_figures()
+    facts = qwen3.printed("figures")
     direct, stored = facts["direct"], facts["direct_float16"]
     rows, many = direct["rows"], stored["trials"]
     rank = np.array(direct["rank_means"][:5])
@@ -269,7 +270,7 @@ def rebuilt(*, rng: np.random.Generator) -> np.ndarray:
 
     The other components stand on the lattice, where noise far below their step cannot move them.
     """
-    facts, borders = qwen3.printed_figures(), fit_borders()
+    facts, borders = qwen3.printed("figures"), fit_borders()
     size = len(qwen3.exponents())
     exponent = np.array(BORDER_STEPS) + 134
     home = (exponent << 7) + 2 * rng.integers(

@@ -1,21 +1,35 @@
-"""The thirteen holes of Qwen3-4B-Instruct-2507, from their printed bit patterns.
+"""Qwen3-4B-Instruct-2507 as the original notebooks printed it: every fact of data/qwen3, once.
 
-The original notebooks printed, for each of the 20 dimensions in which the holes differ, the bf16
-pattern of every hole; in the other 2,540 dimensions all thirteen are alike. So their differences
-are known completely although the matrix itself is not in the book.
+The matrix itself is not in the book. But of each of the 20 dimensions in which the thirteen holes
+differ the notebooks printed the bf16 pattern of every hole, and in the other 2,540 all thirteen
+agree, so their differences are known completely; so are the ids of the cluster, and the exponents
+of the largest hole's components.
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import Any
 
 import numpy as np
 
 from lib import lattice, paths
+from lib.claims import Measured
+from lib.extraction.specimens import Specimen
 
-PATTERNS = paths.QWEN3 / "qwen3_black_hole_bits_13x20.json"
-PRINTED = paths.QWEN3 / "printed_lattice.json"
-MEMBERS = paths.QWEN3 / "qwen3_black_holes_membership_partial.json"
+MODEL = "qwen3-4b"  # its id in the catalogue
+PHANTOMS_FROM = 151_669  # Qwen's last token is 151,668; rows from here on belong to none
+
+
+@lru_cache
+def _read(file: str) -> dict[str, Any]:
+    return json.loads((paths.QWEN3 / file).read_text(encoding="utf-8"))
+
+
+def printed(topic: str) -> dict[str, Any]:
+    """Printed figures about "census", "lattice", "figures" (sampling) or "comparison"."""
+    return _read("qwen3_comparison.json" if topic == "comparison" else f"printed_{topic}.json")
 
 
 @dataclass(frozen=True)
@@ -45,57 +59,53 @@ class Holes:
 
 def thirteen() -> Holes:
     """The printed thirteen holes. Raises ValueError if the file does not fit together."""
-    data = json.loads(PATTERNS.read_text(encoding="utf-8"))
+    data = _read("qwen3_black_hole_bits_13x20.json")
     bits = np.array(data["uint16"], dtype=np.uint16)
     dims, populations = np.array(data["dims"]), np.array(data["populations"])
     if bits.shape != (len(populations), len(dims)) or len(np.unique(bits, axis=0)) != len(bits):
-        raise ValueError(f"{PATTERNS.name}: patterns, dims and populations do not fit together")
-    return Holes(bits, dims, populations, printed_lattice()["dim"])
+        raise ValueError("data/qwen3: patterns, dims and populations do not fit together")
+    return Holes(bits, dims, populations, printed("lattice")["dim"])
 
 
-def printed_lattice() -> dict:
-    """Other figures that the original notebooks printed about the cluster on the lattice."""
-    return json.loads(PRINTED.read_text(encoding="utf-8"))
+def exponents() -> np.ndarray:
+    """(2560,) int64 exponent fields of the largest hole's components, ascending.
+
+    Raises ValueError if the printed counts do not add up to the dimensions.
+    """
+    table = printed("lattice")["exponents_of_largest_hole"]
+    fields = np.repeat([int(exponent) for exponent in table], list(table.values()))
+    if len(fields) != printed("lattice")["dim"]:
+        raise ValueError("data/qwen3: the exponents' counts do not add up to the dimensions")
+    return fields
 
 
-def printed_exponents() -> tuple[np.ndarray, np.ndarray]:
-    """((k,), (k,)) int: exponent fields of the largest hole's components, and their counts."""
-    table = printed_lattice()["exponents_of_largest_hole"]
-    exponents = np.array([int(e) for e in table])
-    counts = np.array(list(table.values()))
-    if counts.sum() != printed_lattice()["dim"]:
-        raise ValueError(f"{PRINTED.name}: the exponents' counts do not add up to the dimensions")
-    return exponents, counts
+def measured_on(matrix: Specimen, what: str) -> Callable[[Any], Measured]:
+    """value -> Measured: a claim about Qwen3-4B's matrix is settled by nothing else but itself."""
+    itself = matrix.id == MODEL and matrix.is_full
+    setting = f"{what} of {matrix.description.model}" if itself else ""
+    return lambda value: Measured(value if itself else None, setting)
 
 
-def known_members() -> list[tuple[int, np.ndarray]]:
+def membership() -> list[tuple[int, np.ndarray]]:
     """[(population, (n,) ids known)] of each hole by rank.
 
     The lists of holes 5 to 13 are complete; those of holes 1 to 4 hold at least the ten largest
     ids, so whatever lies above a list's largest id is not in that hole.
     """
-    data = json.loads(MEMBERS.read_text(encoding="utf-8"))
-    return [(hole["size"], np.array(hole["known_ids"])) for hole in data["holes"]]
+    holes = _read("qwen3_black_holes_membership_partial.json")["holes"]
+    return [(hole["size"], np.array(hole["known_ids"])) for hole in holes]
 
 
-def cluster_ids() -> tuple[np.ndarray, np.ndarray]:
-    """((2100,) ids in black holes, (112,) ids of the L2 graph's singletons), ascending."""
-    holes = json.loads((paths.QWEN3 / "qwen3_black_hole_tokens_2100.json").read_text("utf-8"))
-    single = json.loads((paths.QWEN3 / "qwen3_cluster_singletons_112.json").read_text("utf-8"))
-    return np.array(holes["token_ids"]), np.array(single["singletons_112"])
+def hole_ids() -> np.ndarray:
+    """(2100,) ids in black holes, ascending."""
+    return np.array(_read("qwen3_black_hole_tokens_2100.json")["token_ids"])
 
 
-@lru_cache
-def printed_figures() -> dict:
-    """The figures that the original notebooks printed: data/qwen3/printed_figures.json."""
-    return json.loads((paths.QWEN3 / "printed_figures.json").read_text(encoding="utf-8"))
+def singleton_ids() -> np.ndarray:
+    """(112,) ids of the L2 graph's singletons, ascending."""
+    return np.array(_read("qwen3_cluster_singletons_112.json")["singletons_112"])
 
 
-def exponents() -> np.ndarray:
-    """(2560,) int64 exponent fields of the largest hole, ascending: the printed histogram."""
-    histogram = printed_figures()["largest_hole_exponents"]
-    return np.repeat([int(e) for e in histogram], list(histogram.values()))
-
-
-MODEL = "qwen3-4b"
-PHANTOMS_FROM = 151_669  # Qwen's last token is 151,668; rows from here on belong to none
+def cluster_ids() -> np.ndarray:
+    """(2212,) ids of the cluster under the L2 graph's rule: holes and singletons, ascending."""
+    return np.array(_read("qwen3_cluster_2212.json")["token_ids"])

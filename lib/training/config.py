@@ -151,6 +151,11 @@ class Run:
         """Predicted tokens a step: batch * seq."""
         return self.batch * self.seq
 
+    @property
+    def size(self) -> str:
+        """Its size in words, for a claim's setting."""
+        return f"{self.vocab:,} tokens, {self.steps:,} steps of {self.batch} x {self.seq}"
+
     def replace(self, **changes: Any) -> "Run":
         """This run with some fields changed. Raises ConfigError on unknown names."""
         return from_dict({**dataclasses.asdict(self), **changes})
@@ -196,6 +201,7 @@ STOCHASTIC = {"rounding": "stochastic"}
 # The sources' models. Printed: vocabulary, dim, layers, heads, seq; FF of Goldilocks only.
 GATSBY = Run(vocab=128, dim=64, layers=2, heads=2, ff=256, batch=8, init="point+noise", lr=1e-3)
 FLANNEL = Run(vocab=10_000, dim=64, layers=2, heads=2, ff=256, batch=32, lr=1e-3)
+FLANNEL_1 = FLANNEL.replace(seq=128, steps=1_000)  # their first film of it
 GOLDILOCKS = Run(vocab=3988, dim=128, layers=4, heads=2, ff=256, batch=8, lr=3e-4)
 
 # The common ground of the book's runs on coalescence; an arm changes a few fields of it. Float32
