@@ -53,11 +53,11 @@ def _sentences(page: Page, cell: Cell) -> Iterator[Finding]:
             message = "the cell chooses between texts"
             mend = "write the sentence in the text and guard it: `{python} holds(condition)`"
             yield Finding(page.file, start + node.lineno, "cells/chosen", message, mend)
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            if node.id.endswith("_str"):
-                message = f"{node.id} is a number made into a text"
-                mend = "name the value and show it inline, in another form with show.percent(…)"
-                yield Finding(page.file, start + node.lineno, "cells/text", message, mend)
+        stored = isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+        if stored and node.id.endswith("_str"):
+            message = f"{node.id} is a number made into a text"
+            mend = "name the value and show it inline, in another form with show.percent(…)"
+            yield Finding(page.file, start + node.lineno, "cells/text", message, mend)
 
 
 def _is_text(node: ast.expr) -> bool:
