@@ -178,11 +178,10 @@ def verify(path: Path) -> dict[str, Any]:
 
 
 def every() -> list[Path]:
-    """All artefact files on disk, sorted by name."""
-    if not paths.ARTIFACTS.exists():
-        return []
-    kinds = (".safetensors", ".h5")
-    return sorted(p for p in paths.ARTIFACTS.rglob("*") if p.suffix in kinds and p.name[0] != ".")
+    """All finished artefact files on disk, sorted by name."""
+    kinds, root = (".safetensors", ".h5"), paths.ARTIFACTS
+    found = (p for p in root.rglob("*") if p.suffix in kinds)
+    return sorted(p for p in found if not any(part[0] == "." for part in p.relative_to(root).parts))
 
 
 # ----------------------------------------------------------------------------- identity
@@ -315,7 +314,8 @@ def opened(path: Path, digest: str | None = None) -> Artifact:
         content = digests.of_arrays(artifact.tensors) if is_tensors else digests.of_file(path)
     except (OSError, *MALFORMED) as error:
         raise ArtifactError(f"{path} is damaged or no artefact of this book ({error})") from error
-    if digest is not None and artifact.digest != digest:
+    named = path.stem.rpartition("-")[2]
+    if artifact.digest != (digest or artifact.digest) or artifact.digest[: len(named)] != named:
         raise ArtifactError(f"{path} was made from something else than its name says")
     if content != made["content"]:
         raise ArtifactError(f"{path} is damaged: its contents do not match their digest")

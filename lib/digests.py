@@ -13,6 +13,7 @@ import functools
 import hashlib
 import inspect
 import json
+import sys
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -95,7 +96,7 @@ def of_maker(*makers: Callable) -> str:
     for maker in makers:
         if maker.__module__.startswith("lib."):
             start.add((maker.__module__, maker.__qualname__.split(".")[0]))
-        else:  # a function of a test or a chapter: its own text, and what of lib it names
+        else:  # of a test or a chapter: its own text, and what of lib it names
             tree = ast.parse(textwrap.dedent(inspect.getsource(maker)))
             own.append(_dump(tree))
             start |= set(_places(tree, _globals_of(maker)))
@@ -194,10 +195,10 @@ def _imported(tree: ast.AST) -> dict[str, Place]:
     return known
 
 
-def _globals_of(function: Callable) -> dict[str, Place]:
-    """What the names that a function sees stand for, where they are of lib."""
+def _globals_of(maker: Callable) -> dict[str, Place]:
+    """What the names that a function or a class sees stand for, where they are of lib."""
     known: dict[str, Place] = {}
-    for name, value in inspect.unwrap(function).__globals__.items():
+    for name, value in vars(sys.modules[maker.__module__]).items():
         home = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", "")
         if isinstance(home, str) and home.split(".")[0] == "lib" and _exists(home):
             inner = WHOLE if isinstance(value, ModuleType) else getattr(value, "__name__", WHOLE)

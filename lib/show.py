@@ -60,8 +60,14 @@ def percent(share: float, places: int = 0) -> str:
 
 def signed(x: float, places: int = 1) -> str:
     """A number with its sign and `places` decimals; what rounds to zero has no sign."""
-    text = f"{_finite(x):+.{places}f}".replace("-", "−")
+    text = f"{_finite(x):+,.{places}f}".replace("-", "−")
     return text if text.strip("+−0.") else text[1:]
+
+
+def spread(sample: Any, places: int = 1) -> str:
+    """Mean and standard deviation of a (n,) array with `places` decimals, e.g. "12.8 ± 1.1"."""
+    sample = np.asarray(sample)
+    return f"{fixed(sample.mean(), places)} ± {fixed(sample.std(), places)}"
 
 
 def scientific(x: float, digits: int = 2) -> str:
@@ -88,9 +94,9 @@ def bits(pattern: int) -> str:
     return f"{text[0]} {text[1:9]} {text[9:]}"
 
 
-def listed(items: Iterable[Any]) -> str:
+def listed(items: Iterable[Any], digits: int = 3) -> str:
     """Values with commas between them, numbers as `number` writes them."""
-    return ", ".join(item if isinstance(item, str) else number(item) for item in items)
+    return ", ".join(item if isinstance(item, str) else number(item, digits) for item in items)
 
 
 def changes(one: Any, other: Any) -> str:
@@ -121,9 +127,11 @@ def table(rows: Iterable[Sequence], headers: Sequence[str], align: str | None = 
 
 
 def _cell(value: Any) -> str:
-    if isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool):
+    if isinstance(value, (bool, np.bool_)):
+        return "yes" if value else "no"
+    if isinstance(value, (int, float, np.integer, np.floating)):
         return number(value)
-    return str(value).replace("|", "\\|").replace("\n", " ")
+    return re.sub(r"(?<!\\)\|", r"\\|", str(value)).replace("\n", " ")
 
 
 def _is_number(text: str) -> bool:

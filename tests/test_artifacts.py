@@ -4,12 +4,13 @@ import errno
 import importlib
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
 import textwrap
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -17,47 +18,81 @@ import pytest
 import torch
 
 from lib import artifacts, digests, files, paths
+from lib.analysis import coalescence, inference, observers, sweeps  # noqa: F401 (makers)
+from lib.extraction import reachability
+from lib.training import experiments, films, worlds
+from lib.training.config import Run
 
 CHAPTER = "small/01-make"
-PARAMS = {"rows": 3, "seed": 42}
 calls: list[int] = []
 
 
-def make_noise(rows: int, seed: int) -> dict[str, np.ndarray]:
-    """noise: (rows, 2) float32."""
-    calls.append(seed)
-    rng = np.random.default_rng(seed)
-    return {"noise": rng.normal(size=(rows, 2)).astype(np.float32), "ids": np.arange(rows)}
+@dataclass(frozen=True)
+class Noise(artifacts.Recipe):
+    """noise: (rows, 2) float32; ids."""
+
+    rows: Any = 3
+    seed: int = 42
+    read: tuple[Path, ...] = ()
+
+    name = "noise"
+
+    def parameters(self):
+        return {"rows": self.rows, "seed": self.seed}
+
+    def inputs(self):
+        return list(self.read)
+
+    def make(self):
+        calls.append(self.seed)
+        noise = np.random.default_rng(self.seed).normal(size=(self.rows, 2)).astype(np.float32)
+        return {"noise": noise, "ids": np.arange(self.rows)}
 
 
-def make_steps(path: Path, steps: int) -> None:
-    """Append one row a step to an HDF5 file."""
-    calls.append(steps)
-    with h5py.File(path, "a") as file:
-        data = file.require_dataset("w", (steps, 4), np.uint16, exact=True)
-        for step in range(steps):
-            data[step] = step
+@dataclass(frozen=True)
+class Steps(artifacts.Recipe):
+    """w (steps, 4): one row a step."""
+
+    steps: int = 5
+
+    name = "steps"
+    suffix = ".h5"
+
+    def make(self, path):
+        calls.append(self.steps)
+        with h5py.File(path, "a") as file:
+            data = file.require_dataset("w", (self.steps, 4), np.uint16, exact=True)
+            for step in range(self.steps):
+                data[step] = step
 
 
-NOISE = artifacts.Recipe("noise", make_noise, ("lib.paths",), CHAPTER)
-STEPS = artifacts.Recipe("steps", make_steps, ("lib.paths",), CHAPTER, suffix=".h5")
+@dataclass(frozen=True)
+class Given(artifacts.Recipe):
+    """What a function makes."""
+
+    function: Any
+    name = "given"
+
+    def parameters(self):
+        return {}
+
+    def make(self):
+        return self.function()
 
 
 @pytest.fixture(autouse=True)
-def own_folders(tmp_path, monkeypatch):
-    """Artefacts and chapters of the test, and no calls yet."""
+def own_folder(tmp_path, monkeypatch):
+    """Artefacts of the test, and no calls yet."""
     monkeypatch.setattr(paths, "ARTIFACTS", tmp_path / "artifacts")
-    monkeypatch.setattr(paths, "CHAPTERS", tmp_path / "chapters")
     calls.clear()
 
 
-@pytest.fixture
-def small_disk():
-    """No file may grow over 20 kB, as on a disk that is full."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+def cached(recipe: artifacts.Recipe) -> artifacts.Artifact:
+    return artifacts.cached(recipe, CHAPTER)
+
+
+def load(recipe: artifacts.Recipe) -> artifacts.Artifact:
+    return artifacts.load(recipe, CHAPTER)
 
 
 def left() -> set[str]:
@@ -65,28 +100,36 @@ def left() -> set[str]:
     return {p.name for p in paths.ARTIFACTS.rglob("*") if p.is_file() and p.suffix != ".lock"}
 
 
+def script(tmp_path: Path, text: str, *words: object) -> list:
+    """The command that runs a script with words after it."""
+    file = tmp_path / "script.py"
+    file.write_text(textwrap.dedent(text))
+    return [sys.executable, file, *map(str, words)]
+
+
+PROCESS = {"env": os.environ | {"PYTHONPATH": str(paths.ROOT)}, "text": True}
+
+
 # ------------------------------------------------------------------------ once
 
 
-@pytest.mark.parametrize(("recipe", "params"), [(NOISE, PARAMS), (STEPS, {"steps": 5})])
-def test_the_second_call_is_a_pure_hit(recipe, params):
-    first = artifacts.cached(recipe, params)
-    second = artifacts.cached(recipe, params)
-    loaded = artifacts.load(recipe, params)
+@pytest.mark.parametrize("recipe", [Noise(), Steps()])
+def test_the_second_call_is_a_pure_hit(recipe):
+    first, second, loaded = cached(recipe), cached(recipe), load(recipe)
     assert len(calls) == 1
     assert first.path == second.path == loaded.path
     assert first.provenance == second.provenance == loaded.provenance
 
 
 def test_arrays_come_back_as_they_were_made():
-    tensors = artifacts.cached(NOISE, PARAMS).tensors
-    for name, array in make_noise(**PARAMS).items():
-        assert tensors[name].dtype == array.dtype
-        assert np.array_equal(tensors[name], array)
+    made = cached(Noise())
+    for name, array in Noise().make().items():
+        assert made[name].dtype == array.dtype and np.array_equal(made[name], array)
+    assert made.provenance["content"] == digests.of_arrays(Noise().make())
 
 
 def test_hdf5_is_written_by_its_maker_and_opened_at_its_path():
-    made = artifacts.cached(STEPS, {"steps": 5})
+    made = cached(Steps())
     with h5py.File(made.path) as file:
         assert file["w"].dtype == np.uint16
         assert np.array_equal(file["w"][:, 0], np.arange(5))
@@ -95,59 +138,48 @@ def test_hdf5_is_written_by_its_maker_and_opened_at_its_path():
 
 
 def test_others_may_read_an_artefact_as_they_may_any_new_file(tmp_path):
-    plain = tmp_path / "plain"
-    plain.touch()
-    for recipe, params in ((NOISE, PARAMS), (STEPS, {"steps": 5})):
-        assert artifacts.cached(recipe, params).path.stat().st_mode == plain.stat().st_mode
+    (tmp_path / "plain").touch()
+    for recipe in (Noise(), Steps()):
+        assert cached(recipe).path.stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
-def test_provenance_says_how_it_was_made():
-    made = artifacts.cached(NOISE, PARAMS).provenance
-    assert made["parameters"] == PARAMS
-    assert (made["name"], made["chapter"], made["seed"]) == ("noise", CHAPTER, 42)
-    assert made["versions"]["torch"] == importlib.metadata.version("torch")
-    assert made["seconds"] >= 0 and len(made["source"]) == 64
-    assert CHAPTER in artifacts.load(NOISE, PARAMS).summary
-
-
-def test_other_parameters_are_another_artefact():
-    one = artifacts.cached(NOISE, PARAMS)
-    other = artifacts.cached(NOISE, PARAMS | {"seed": 43})
-    assert one.path != other.path and one.path.exists() and other.path.exists()
-    assert one.digest[:16] in one.path.name
+def test_provenance_says_how_it_was_made(monkeypatch):
+    made = cached(Noise())
+    told = made.provenance
+    assert told["parameters"] == {"rows": 3, "seed": 42}
+    assert (told["name"], told["chapter"], told["scale"]) == ("noise", CHAPTER, "book")
+    assert told["versions"]["torch"] == importlib.metadata.version("torch")
+    assert made.seconds == told["seconds"] >= 0 and len(told["source"]) == 64
+    assert CHAPTER in load(Noise()).summary
+    monkeypatch.setenv("BOOK_GIVEN", "rows")
+    assert cached(Noise(4)).provenance["scale"] == "book, changed"
 
 
 def test_two_processes_at_once_compute_once(tmp_path):
-    script = textwrap.dedent(f"""
+    text = f"""
         import sys, time
+        from dataclasses import dataclass
         from pathlib import Path
         import numpy as np
         from lib import artifacts, paths
         paths.ARTIFACTS = Path({str(tmp_path / "shared")!r})
-        log = Path({str(tmp_path / "log")!r})
-        def slow(seed):
-            with log.open("a") as file:
-                file.write("made\\n")
-            time.sleep(0.5)
-            return {{"a": np.arange(seed)}}
-        slow_recipe = artifacts.Recipe("slow", slow, ("lib.paths",), "x/y")
+        @dataclass(frozen=True)
+        class Slow(artifacts.Recipe):
+            seed: int
+            name = "slow"
+            def make(self):
+                with Path({str(tmp_path / "log")!r}).open("a") as file:
+                    file.write("made\\n")
+                time.sleep(0.5)
+                return {{"a": np.arange(self.seed)}}
         Path(sys.argv[1]).touch()
         while not Path({str(tmp_path / "go")!r}).exists():
             time.sleep(0.01)
-        print(artifacts.cached(slow_recipe, {{"seed": 9}}).tensors["a"].sum())
-    """)
-    file = tmp_path / "script.py"
-    file.write_text(script)
+        print(artifacts.cached(Slow(9), "x/y")["a"].sum())
+    """
     ready = [tmp_path / name for name in ("ready-1", "ready-2")]
-    writers = [
-        subprocess.Popen(
-            [sys.executable, file, mark],
-            env=os.environ | {"PYTHONPATH": str(paths.ROOT)},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for mark in ready
-    ]
+    commands = [script(tmp_path, text, mark) for mark in ready]
+    writers = [subprocess.Popen(c, stdout=subprocess.PIPE, **PROCESS) for c in commands]
     while not all(mark.exists() for mark in ready):
         assert all(writer.poll() is None for writer in writers)
     (tmp_path / "go").touch()
@@ -158,139 +190,131 @@ def test_two_processes_at_once_compute_once(tmp_path):
 # ----------------------------------------------------------------- byte-stable
 
 
-def test_the_same_tensors_and_provenance_give_the_same_bytes(monkeypatch):
+def test_the_same_tensors_in_any_order_give_the_same_bytes(monkeypatch):
     monkeypatch.setattr(artifacts.time, "perf_counter", lambda: 1.0)
-    made = artifacts.cached(NOISE, PARAMS)
+    made = cached(Noise())
     first = made.path.read_bytes()
     made.path.unlink()
-    assert artifacts.cached(NOISE, PARAMS).path.read_bytes() == first
-    assert len(calls) == 2
-
-
-def test_the_order_of_tensors_changes_nothing(monkeypatch):
-    monkeypatch.setattr(artifacts.time, "perf_counter", lambda: 1.0)
-    made = artifacts.cached(NOISE, PARAMS)
-    first = made.path.read_bytes()
+    assert cached(Noise()).path.read_bytes() == first and len(calls) == 2
     made.path.unlink()
-    order = dict(reversed(make_noise(**PARAMS).items()))
-    backwards = artifacts.Recipe("noise", make_noise, ("lib.paths",), CHAPTER)
-    object.__setattr__(backwards, "make", lambda rows, seed: order)
-    monkeypatch.setattr(digests, "of_source", lambda *_: made.provenance["source"])
-    assert artifacts.cached(backwards, PARAMS).path.read_bytes() == first
-
-
-def test_the_content_digest_depends_on_the_arrays_alone():
-    made = artifacts.cached(NOISE, PARAMS)
-    assert made.provenance["content"] == digests.of_arrays(make_noise(**PARAMS))
-    a = np.arange(6, dtype=np.uint16)
-    different = [{"a": a}, {"b": a}, {"a": a.view(np.int16)}, {"a": a.reshape(2, 3)}, {"a": a + 1}]
-    assert len({digests.of_arrays(arrays) for arrays in different}) == len(different)
+    backwards, identity = dict(reversed(Noise().make().items())), artifacts.identify(Noise())
+    monkeypatch.setattr(artifacts, "identify", lambda _: identity)
+    monkeypatch.setattr(Noise, "make", lambda self: backwards)
+    assert cached(Noise()).path.read_bytes() == first
 
 
 def test_bfloat16_is_kept_as_its_bits():
     bits = np.arange(65536, dtype=np.uint16)  # every pattern, NaN and both noughts too
     tensor = torch.from_numpy(bits.copy()).view(torch.bfloat16)
-    recipe = artifacts.Recipe("bits", lambda: {"w": tensor}, ("lib.paths",), CHAPTER)
-    stored = artifacts.cached(recipe, {}).tensors["w"]
-    assert stored.dtype == np.uint16
-    assert np.array_equal(stored, bits)
+    stored = cached(Given(lambda: {"w": tensor}))["w"]
+    assert stored.dtype == np.uint16 and np.array_equal(stored, bits)
 
 
 def test_strided_arrays_are_stored_in_order():
     base = np.arange(24).reshape(4, 6)
-    recipe = artifacts.Recipe(
-        "strided",
-        lambda: {"np": base[:, ::2].T, "torch": torch.from_numpy(base).T},
-        ("lib.paths",),
-        CHAPTER,
-    )
-    stored = artifacts.cached(recipe, {}).tensors
-    assert np.array_equal(stored["np"], base[:, ::2].T)
-    assert np.array_equal(stored["torch"], base.T)
+    made = cached(Given(lambda: {"np": base[:, ::2].T, "torch": torch.from_numpy(base).T}))
+    assert np.array_equal(made["np"], base[:, ::2].T) and np.array_equal(made["torch"], base.T)
 
 
-# ----------------------------------------------------------------------- stale
+# -------------------------------------------------------------------- identity
 
 
-@pytest.fixture
-def science(tmp_path, monkeypatch):
-    """A package whose source the test may change, and a recipe that depends on it."""
-    package = tmp_path / "science_of_test"
-    package.mkdir()
-    (package / "__init__.py").write_text("")
-    (package / "law.py").write_text("RATE = 1\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    importlib.invalidate_caches()
-    yield package / "law.py"
-    for name in [n for n in sys.modules if n.startswith("science_of_test")]:
-        del sys.modules[name]
-
-
-def of_package(name: str = "science_of_test") -> artifacts.Recipe:
-    """The noise recipe, depending on the package of the test."""
-    return artifacts.Recipe("noise", make_noise, (name,), CHAPTER)
-
-
-@pytest.mark.parametrize("module", ["science_of_test", "science_of_test.law"])
-def test_a_changed_source_asks_for_a_new_artefact(science, module):
-    before = artifacts.cached(of_package(module), PARAMS)
-    science.write_text("RATE = 2\n")
-    with pytest.raises(artifacts.ArtifactMissing, match="stale") as error:
-        artifacts.load(of_package(module), PARAMS)
-    assert f"python -m lib run chapters/{CHAPTER}.qmd" in str(error.value)
-    after = artifacts.cached(of_package(module), PARAMS)
-    assert after.path != before.path and before.path.exists()
-    assert len(calls) == 2
-
-
-def test_schema_maker_and_inputs_are_part_of_the_identity(tmp_path):
+def test_parameters_schema_maker_kind_and_inputs_are_part_of_the_identity(tmp_path, monkeypatch):
     source = tmp_path / "input.txt"
     source.write_text("one")
-    plain = artifacts.cached(NOISE, PARAMS)
-    found = {
-        plain.digest,
-        artifacts.cached(NOISE, PARAMS, [source]).digest,
-        artifacts.cached(NOISE, PARAMS, [plain]).digest,
-        artifacts.cached(
-            artifacts.Recipe("noise", make_noise, ("lib.paths",), CHAPTER, schema=2), PARAMS
-        ).digest,
-        artifacts.cached(
-            artifacts.Recipe("noise", lambda rows, seed: {}, ("lib.paths",), CHAPTER), PARAMS
-        ).digest,
-    }
+    one, other = cached(Noise()), cached(Noise(seed=43))
+    assert one.path != other.path and one.path.exists() and one.digest[:16] in one.path.name
+
+    @dataclass(frozen=True)
+    class Elsewhere(Noise):
+        """The same under another class."""
+
+    found = {one.digest, other.digest, cached(Elsewhere()).digest}
+    found.add(cached(Noise(read=(source,))).digest)
     source.write_text("two")
-    found.add(artifacts.cached(NOISE, PARAMS, [source]).digest)
-    assert len(found) == 6
+    found.add(cached(Noise(read=(source,))).digest)
+    with monkeypatch.context() as patch:
+        patch.setattr(Noise, "schema", 2)
+        found.add(cached(Noise()).digest)
+    with monkeypatch.context() as patch:
+        patch.setattr(digests, "of_maker", lambda *_: "another source")
+        found.add(cached(Noise()).digest)
+    assert len(found) == 7
 
 
-def test_a_missing_artefact_names_the_command_with_its_parameters(tmp_path):
-    chapter = tmp_path / "chapters" / f"{CHAPTER}.qmd"
-    chapter.parent.mkdir(parents=True)
-    chapter.write_text("```{python}\n#| tags: [parameters]\nrows = 3\nseed = 42\n```\n")
-    with pytest.raises(artifacts.ArtifactMissing) as error:
-        artifacts.load(NOISE, {"rows": 3, "seed": 7})
-    assert "missing" in str(error.value)
-    assert str(error.value).endswith(f"python -m lib run chapters/{CHAPTER}.qmd -p seed=7")
+def test_a_changed_source_asks_for_a_new_artefact(monkeypatch):
+    before = cached(Noise())
+    monkeypatch.setattr(digests, "of_maker", lambda *_: "another source")
+    with pytest.raises(artifacts.ArtifactMissing, match="stale") as error:
+        load(Noise())
+    assert str(error.value).endswith(f"python -m lib run chapters/{CHAPTER}.qmd")
+    after = cached(Noise())
+    assert after.path != before.path and before.path.exists() and len(calls) == 2
+
+
+def test_a_missing_artefact_names_the_command():
+    with pytest.raises(artifacts.ArtifactMissing, match="missing") as error:
+        load(Noise())
+    assert str(error.value).endswith(f"python -m lib run chapters/{CHAPTER}.qmd")
     assert calls == [] and left() == set()
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), object(), {1, 2}])
-def test_parameters_that_are_no_plain_numbers_are_refused(value):
+def test_what_cannot_be_identified_is_refused(tmp_path):
     with pytest.raises(digests.DigestError, match="parameter"):
-        artifacts.cached(NOISE, PARAMS | {"rows": value})
+        cached(Noise(rows=float("nan")))
+    with pytest.raises(artifacts.ArtifactError, match=r"cannot read the input .*gone\.txt"):
+        cached(Noise(read=(tmp_path / "gone.txt",)))
     assert calls == []
 
 
-def test_a_missing_input_is_named(tmp_path):
-    with pytest.raises(artifacts.ArtifactError, match=r"cannot read the input .*gone\.txt"):
-        artifacts.cached(NOISE, PARAMS, [tmp_path / "gone.txt"])
+RUN = Run(vocab=128, dim=8, layers=1, heads=1, ff=8, seq=8, batch=2, steps=2)
+GATSBY = worlds.Gatsby(3_000)
+OF_THE_LIBRARY = [
+    GATSBY,
+    worlds.Flannel(300, 0.2, 30_000, 20_000, english="plain"),
+    worlds.Goldilocks(300, 0.1, 30_000, 20_000),
+    worlds.Phantoms(100, 6, 30_000, 4, (1, 10)),
+    experiments.Experiment(GATSBY, RUN, films.Film(("W", "mean_h"), dead=("W.grad",))),
+    experiments.Experiment(GATSBY, RUN, experiments.Probe((1, 2))),
+    experiments.Experiment(GATSBY, RUN, experiments.Ends()),
+    experiments.Experiment(GATSBY, RUN, observers.Lives("E", intervene="common")),
+    experiments.Experiment(GATSBY, RUN, observers.Gauge()),
+    experiments.Experiment(GATSBY, RUN, observers.Distinct()),
+    experiments.Experiment(GATSBY, RUN, observers.Coalescence(3, 4, 5, {"steps": 20, "lr": 0.1})),
+    experiments.Speed((RUN, RUN.replace(dim=16)), 2),
+    experiments.LastFrame("flannel", "film-0123.h5", "smoke"),
+    reachability.Records("qwen3", "qwen3.5"),
+    inference.Abc(5, 1e-9, 1e-8, 42),
+    sweeps.Sweep("qwen3-holes", "gaussian", 1e-9, 1e-8, 3, 50, 4, 42),
+    sweeps.Topology("qwen3-holes", 1e-9, 50, 4, 42),
+    sweeps.CastRows(2, 1e-6, 1e-5, (5, 9), 8, 3),
+]
+
+
+@pytest.mark.parametrize("recipe", OF_THE_LIBRARY, ids=lambda recipe: type(recipe).__name__)
+def test_a_recipe_comes_back_from_what_the_file_says_of_it(recipe, tmp_path):
+    kind = type(recipe)
+    provenance = {
+        "kind": f"{kind.__module__}.{kind.__qualname__}",
+        "parameters": json.loads(json.dumps(digests.plain(recipe.parameters()))),
+    }
+    assert artifacts.Artifact(tmp_path, "", provenance).recipe == recipe
+    assert recipe.name and kind.make is not artifacts.Recipe.make
+
+
+def test_a_recipe_of_another_house_is_not_imported():
+    for made in (cached(Noise()), artifacts.Artifact(Path(), "", {"kind": "os.system"})):
+        with pytest.raises(artifacts.ArtifactError, match="not by the library"):
+            _ = made.recipe
+    with pytest.raises(artifacts.ArtifactError, match="no class of the library"):
+        experiments.untagged({"kind": "os.system"})
 
 
 # --------------------------------------------------------------------- damaged
 
 
 def test_every_flipped_byte_is_detected():
-    path = artifacts.cached(NOISE, PARAMS).path
+    path = cached(Noise()).path
     whole = path.read_bytes()
     for position in range(len(whole)):
         damaged = bytearray(whole)
@@ -307,19 +331,17 @@ def test_every_flipped_byte_is_detected():
 
 @pytest.mark.parametrize("size", [0, 4, 8, 100, -8, -1])
 def test_a_truncated_file_is_detected_and_made_again(size):
-    path = artifacts.cached(NOISE, PARAMS).path
-    whole = path.read_bytes()
-    path.write_bytes(whole[:size])
+    path = cached(Noise()).path
+    path.write_bytes(path.read_bytes()[:size])
     with pytest.raises(artifacts.ArtifactError, match="make it again with"):
-        artifacts.load(NOISE, PARAMS)
-    assert np.array_equal(artifacts.cached(NOISE, PARAMS).tensors["ids"], np.arange(PARAMS["rows"]))
-    assert len(calls) == 2
+        load(Noise())
+    assert np.array_equal(cached(Noise())["ids"], np.arange(3)) and len(calls) == 2
 
 
 @pytest.mark.parametrize("spoil", ["flip", "truncate", "side", "no-side", "list"])
 def test_damaged_hdf5_is_detected_and_made_again(spoil):
-    path = artifacts.cached(STEPS, {"steps": 5}).path
-    side = path.with_name(path.name + ".json")
+    path = cached(Steps()).path
+    side = artifacts.beside(path)
     data = bytearray(path.read_bytes())
     if spoil == "flip":
         data[-3] ^= 1
@@ -333,21 +355,23 @@ def test_damaged_hdf5_is_detected_and_made_again(spoil):
     else:
         side.unlink()
     with pytest.raises(artifacts.ArtifactError, match="damaged"):
-        artifacts.load(STEPS, {"steps": 5})
-    artifacts.cached(STEPS, {"steps": 5})
+        load(Steps())
+    cached(Steps())
     assert len(calls) == 2
-    artifacts.load(STEPS, {"steps": 5})
+    load(Steps())
 
 
 def test_an_artefact_under_another_ones_name_is_refused():
-    one, other = (artifacts.cached(NOISE, PARAMS | {"seed": seed}).path for seed in (1, 2))
+    one, other = (cached(Noise(seed=seed)).path for seed in (1, 2))
     other.write_bytes(one.read_bytes())
     with pytest.raises(artifacts.ArtifactError, match="something else"):
-        artifacts.load(NOISE, PARAMS | {"seed": 2})
+        load(Noise(seed=2))
+    with pytest.raises(artifacts.ArtifactError, match="something else"):
+        artifacts.verify(other)
 
 
 def test_every_lists_finished_artefacts_only():
-    made = [artifacts.cached(NOISE, PARAMS).path, artifacts.cached(STEPS, {"steps": 2}).path]
+    made = [cached(Noise()).path, cached(Steps(2)).path]
     made[0].with_name(".noise-partial.safetensors").write_bytes(b"")
     assert artifacts.every() == sorted(made)
 
@@ -355,28 +379,22 @@ def test_every_lists_finished_artefacts_only():
 # ------------------------------------------------------------- never half-done
 
 
-def test_a_maker_that_fails_leaves_nothing_and_its_own_error():
-    def fails(path):
+def test_a_maker_that_fails_leaves_nothing_and_its_own_error(monkeypatch):
+    def fails(self, path):
         path.write_text("half")
         raise ZeroDivisionError("the maker's own")
 
-    recipe = artifacts.Recipe("fails", fails, ("lib.paths",), CHAPTER, suffix=".h5")
+    monkeypatch.setattr(Steps, "make", fails)
     with pytest.raises(ZeroDivisionError, match="the maker's own"):
-        artifacts.cached(recipe, {})
-    assert left() == set()
-
-
-def test_objects_are_refused():
-    recipe = artifacts.Recipe(
-        "objects", lambda: {"a": np.array([object()])}, ("lib.paths",), CHAPTER
-    )
+        cached(Steps())
     with pytest.raises(artifacts.ArtifactError, match="numbers"):
-        artifacts.cached(recipe, {})
+        cached(Given(lambda: {"a": np.array([object()])}))
     assert left() == set()
 
 
 FULL_DISK = """
     import resource, signal, sys
+    from dataclasses import dataclass
     from pathlib import Path
     import h5py, numpy as np
     from lib import artifacts, files, paths
@@ -384,18 +402,20 @@ FULL_DISK = """
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
 
-    def tensors(rows):
-        return {"a": np.ones(rows)}
+    @dataclass(frozen=True)
+    class Large(artifacts.Recipe):
+        rows: int
+        name = "large"
+        suffix = sys.argv[2]
 
-    def film(path, rows):
-        with h5py.File(path, "w") as file:
-            file["w"] = np.ones(rows)
+        def make(self, *path):
+            if not path:
+                return {"a": np.ones(self.rows)}
+            with h5py.File(path[0], "w") as file:
+                file["w"] = np.ones(self.rows)
 
-    suffix = sys.argv[2]
-    make = film if suffix == ".h5" else tensors
-    recipe = artifacts.Recipe("large", make, ("lib.paths",), "x/y", suffix=suffix)
     try:
-        artifacts.cached(recipe, {"rows": 90_000})
+        artifacts.cached(Large(90_000), "x/y")
     except files.FileError as error:
         sys.exit(f"refused: {error}")
 """
@@ -404,14 +424,8 @@ FULL_DISK = """
 @pytest.mark.parametrize("suffix", [".safetensors", ".h5"])
 def test_a_full_disk_gives_one_clear_error_and_nothing_half_written(suffix, tmp_path):
     # in a process of its own: after a failed write the HDF5 library may crash at any later time
-    file = tmp_path / "script.py"
-    file.write_text(textwrap.dedent(FULL_DISK))
-    ended = subprocess.run(
-        [sys.executable, file, paths.ARTIFACTS, suffix],
-        env=os.environ | {"PYTHONPATH": str(paths.ROOT)},
-        capture_output=True,
-        text=True,
-    )
+    command = script(tmp_path, FULL_DISK, paths.ARTIFACTS, suffix)
+    ended = subprocess.run(command, capture_output=True, **PROCESS)
     assert "refused: cannot write" in ended.stderr and "free some space" in ended.stderr
     assert "large-" in ended.stderr and "Traceback" not in ended.stderr
     assert left() == set()
@@ -423,76 +437,62 @@ def test_a_disk_that_fills_up_beside_hdf5_leaves_nothing(monkeypatch):
 
     monkeypatch.setattr(Path, "write_text", refuse)  # of the provenance beside the data
     with pytest.raises(files.FileError, match="No space left"):
-        artifacts.cached(STEPS, {"steps": 5})
+        cached(Steps())
     assert left() == set()
 
 
-def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+def test_a_folder_that_cannot_be_written_is_named():
     paths.ARTIFACTS.write_text("a file where the folder should be")
     with pytest.raises(files.FileError, match="cannot write"):
-        artifacts.cached(NOISE, PARAMS)
-
-
-def test_atomic_writing_leaves_the_old_file_when_the_new_one_fails(tmp_path, small_disk):
-    target = tmp_path / "deep" / "file.txt"
-    files.write_atomically(target, lambda path: path.write_text("old"))
-    with pytest.raises(files.FileError, match=r"file\.txt"):
-        files.write_atomically(target, lambda path: path.write_text("new" * 20_000))
-    assert target.read_text() == "old"
-    assert [path.name for path in target.parent.iterdir()] == ["file.txt"]
+        cached(Noise())
 
 
 RESUMABLE = """
     import os, signal, sys
+    from dataclasses import dataclass
     from pathlib import Path
     import h5py, numpy as np
     from lib import artifacts, paths
     paths.ARTIFACTS = Path(sys.argv[1])
     log, stop = Path(sys.argv[2]), int(sys.argv[3])
-    def steps(path, steps):
-        with h5py.File(path, "a") as file:
-            data = file.require_dataset("w", (steps,), np.int64, exact=True)
-            done = file.attrs.get("done", 0)
-            for step in range(done, steps):
-                data[step] = step * step
-                file.attrs["done"] = step + 1
-                file.flush()
-                with log.open("a") as text:
-                    text.write(f"{step}\\n")
-                if step == stop:
-                    os.kill(os.getpid(), signal.SIGKILL)
-    recipe = artifacts.Recipe(
-        "resumed", steps, ("lib.paths",), "x/y", suffix=".h5", resumable=RESUME
-    )
-    made = artifacts.cached(recipe, {"steps": 10})
-    print(h5py.File(made.path)["w"][:].sum())
+
+    @dataclass(frozen=True)
+    class Resumed(artifacts.Recipe):
+        steps: int
+        name = "resumed"
+        suffix = ".h5"
+        resumable = sys.argv[4] == "True"
+
+        def make(self, path):
+            with h5py.File(path, "a") as file:
+                data = file.require_dataset("w", (self.steps,), np.int64, exact=True)
+                for step in range(file.attrs.get("done", 0), self.steps):
+                    data[step] = step * step
+                    file.attrs["done"] = step + 1
+                    file.flush()
+                    with log.open("a") as text:
+                        text.write(f"{step}\\n")
+                    if step == stop:
+                        os.kill(os.getpid(), signal.SIGKILL)
+
+    print(h5py.File(artifacts.cached(Resumed(10), "x/y").path)["w"][:].sum())
 """
 
 
-def run_killed(tmp_path: Path, resumable: bool) -> list[str]:
-    """Steps computed by a run killed at step 4 and a second run that finishes."""
-    file, log = tmp_path / "script.py", tmp_path / "log"
-    file.write_text(textwrap.dedent(RESUMABLE).replace("RESUME", str(resumable)))
+@pytest.mark.parametrize(("resumable", "steps"), [(True, [*range(10)]),
+                                                  (False, [*range(5), *range(10)])])  # fmt: skip
+def test_a_killed_run_goes_on_where_it_was_if_it_is_resumable(tmp_path, resumable, steps):
+    folder, log = tmp_path / "shared", tmp_path / "log"
     results = [
         subprocess.run(
-            [sys.executable, file, tmp_path / "shared", log, stop],
-            env=os.environ | {"PYTHONPATH": str(paths.ROOT)},
+            script(tmp_path, RESUMABLE, folder, log, stop, resumable),
             capture_output=True,
-            text=True,
+            **PROCESS,
         )
-        for stop in ("4", "99")
+        for stop in (4, 99)
     ]
     assert results[0].returncode == -signal.SIGKILL
     assert results[1].stdout.strip() == "285", results[1].stderr
-    names = {p.name for p in (tmp_path / "shared").rglob("*.h5")}
+    names = {p.name for p in folder.rglob("*.h5")}
     assert len(names) == 1 and not names.pop().startswith(".")
-    return log.read_text().split()
-
-
-def test_a_killed_resumable_run_goes_on_where_it_was(tmp_path):
-    assert run_killed(tmp_path, resumable=True) == [str(step) for step in range(10)]
-
-
-def test_a_killed_run_that_is_not_resumable_begins_again(tmp_path):
-    steps = [*range(5), *range(10)]
-    assert run_killed(tmp_path, resumable=False) == [str(step) for step in steps]
+    assert log.read_text().split() == [str(step) for step in steps]

@@ -11,7 +11,7 @@ from lib.extraction import bpe, corpus
 
 RECIPE = """
 import hashlib
-from lib.tokens import bpe, corpus
+from lib.extraction import bpe, corpus
 text = corpus.mixed({"english": 0.8, "thai": 0.2}, characters=100_000)
 for level in bpe.LEVELS:
     print(hashlib.sha256(bpe.train(text, 600, level).to_str().encode()).hexdigest())

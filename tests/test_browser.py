@@ -12,11 +12,11 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import quote, unquote
 
-import made_book
 import pytest
 from bs4 import BeautifulSoup
 
-from book import press
+from press import edition
+from tests import made_book
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("press")]
 
@@ -139,7 +139,7 @@ def chromium() -> str:
 @pytest.fixture(scope="module")
 def book(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("browsed")
-    press.press(made_book.write(root), root / "_book", ("html",), book=made_book.BOOK, root=root)
+    edition.press(made_book.write(root), root / "_book", ("html",), book=made_book.BOOK, root=root)
     return root / "_book"
 
 

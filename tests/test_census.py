@@ -5,19 +5,13 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from lib import paths
+from lib import lattice
 from lib.analysis import census
-from book import reader
 from lib.extraction import specimens
 from lib.extraction.catalogue import SpecimenError
+from tests.oracles import first_identical
 
 QWEN3 = [814, 704, 306, 228, 11, 10, 6, 5, 4, 4, 3, 3, 2]
-
-
-def dictionary(rows: np.ndarray) -> np.ndarray:
-    """The naive way: the bytes of a row are the key."""
-    first: dict[bytes, int] = {}
-    return np.array([first.setdefault(row.tobytes(), i) for i, row in enumerate(rows)], dtype=int)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32, np.float64])
@@ -27,7 +21,7 @@ def test_groups_are_those_of_a_dictionary(dtype, dim):
     for rows in (0, 1, 2, 300):
         W = rng.integers(0, 2, (rows, dim)).astype(dtype)
         W[:, : dim // 2] = 0  # the same first bytes: every row is a candidate
-        assert np.array_equal(census.duplicates(W).group, dictionary(W))
+        assert np.array_equal(census.duplicates(W).group, first_identical(W))
 
 
 def test_equal_digests_do_not_make_rows_equal(monkeypatch):
@@ -35,7 +29,7 @@ def test_equal_digests_do_not_make_rows_equal(monkeypatch):
     monkeypatch.setattr(census, "_quick_marks", zeros)
     W = np.random.default_rng(42).integers(0, 2, (200, 12)).astype(np.uint16)
     W[:, :4] = 0
-    assert np.array_equal(census.duplicates(W).group, dictionary(W))
+    assert np.array_equal(census.duplicates(W).group, first_identical(W))
 
 
 def test_not_even_equal_strong_digests(monkeypatch):
@@ -44,7 +38,7 @@ def test_not_even_equal_strong_digests(monkeypatch):
     monkeypatch.setattr(census, "_strong_marks", zeros)
     W = np.random.default_rng(42).integers(0, 2, (200, 12)).astype(np.uint16)
     W[:, :4] = 0
-    assert np.array_equal(census.duplicates(W).group, dictionary(W))
+    assert np.array_equal(census.duplicates(W).group, first_identical(W))
 
 
 def test_rows_made_to_share_the_quick_mark_are_told_apart():
@@ -58,7 +52,7 @@ def test_rows_made_to_share_the_quick_mark_are_told_apart():
 
 def test_small_blocks_change_nothing():
     W = np.random.default_rng(42).integers(0, 2, (500, 10)).astype(np.uint16)
-    assert np.array_equal(census.duplicates(W, block_bytes=1).group, dictionary(W))
+    assert np.array_equal(census.duplicates(W, block_bytes=1).group, first_identical(W))
 
 
 def test_rows_are_bits_not_numbers():
@@ -131,10 +125,10 @@ def test_the_extract_s_groups_are_those_of_its_rows():
     assert found.hole_rows == own.hole_rows
 
 
-def test_the_chapter_s_five_lines_give_the_same_census():
-    notebook = reader.read(paths.CHAPTERS / "discovery" / "02-census.qmd")
-    cell = next(c.source for c in notebook.cells if "def first_identical" in c.source)
-    space = {"np": np}
-    exec(cell, space)
-    W = np.random.default_rng(42).integers(0, 3, (500, 6)).astype(np.uint16)
-    assert np.array_equal(space["first_identical"](W), census.duplicates(W).group)
+def test_demographics_count_bits_and_steps():
+    rows = np.array([[0.0, 1.0], [-0.0, 1.0], [0.0, 1.0], [0.0, 2.0]], np.float32)
+    found = census.demographics(lattice.round_nearest(rows))
+    assert found.populations.tolist() == [2, 1, 1]
+    assert (found.unique, found.holes, found.tokens, found.largest) == (3, 1, 2, 2)
+    assert found.extent.tolist() == [0, 128] and found.linf == 128
+    assert found.varying == 1  # -0 and +0 are two rows and one place on the line

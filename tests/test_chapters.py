@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import nbformat
 import pytest
 
-from lib import paths
 from book import config, runner, schedule
+from lib import paths
 
 SCALE = "smoke"
 PAGES = {page.name: page for page in config.load().pages}

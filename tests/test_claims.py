@@ -1,12 +1,13 @@
-"""The ledger: strict to read, verdicts computed, recorded per scale, tabulated."""
+"""Claims: guards of sentences, a strict ledger, computed verdicts, kept runs."""
 
 import json
 
 import numpy as np
 import pytest
 
-from lib import claims, paths
-from lib.claims import Claim, ClaimError, Verdict
+from lib import artifacts, claims, paths, scale
+from lib.analysis.sweeps import CastRows
+from lib.claims import Claim, ClaimError, Measured, Verdict
 
 LEDGER = """\
 - {id: holes, part: discovery, claim: Thirteen holes, source: seed 003, printed: 13,
@@ -33,6 +34,50 @@ def ledger(tmp_path, monkeypatch):
 def claim(check: str, printed, tolerance: float = 0.0) -> Claim:
     """A claim to evaluate."""
     return Claim("id", "part", "says", "seed", printed, check, "part/01-x", tolerance)
+
+
+# ----------------------------------------------------------------------------- sentences
+
+
+def test_a_guard_is_not_seen_while_it_holds():
+    for condition in (True, 1, np.bool_(True)):
+        assert claims.holds(condition).data == "[]{.holds}"
+    for condition in (False, 0, np.bool_(False)):
+        assert claims.holds(condition).data == " [does not hold here]{.fails}"
+
+
+# ----------------------------------------------------------------------------- verdicts
+
+
+def test_claims_are_settled_and_shown_by_one_cell(ledger):
+    found = {
+        "holes": 13,
+        "norm": Measured(2.0, "on another model", comparable=False),
+        "list": Measured(None, "on Qwen3"),
+    }
+    lines = claims.settled(found).data.split("\n")
+    assert lines[2] == "| Thirteen holes | seed 003 | 13 | 13 | reproduced |"
+    assert lines[3] == "| The mean norm | [P] | 1.087 | 2 (on another model) | open |"
+    assert lines[4] == "| Populations | [P] | 814, 704 | – (on Qwen3) | needs specimen |"
+    assert {id: r["verdict"] for id, r in claims.verdicts().items()} == {
+        "holes": "reproduced",
+        "norm": "open",
+        "list": "needs specimen",
+    }
+    claims.settled({"holes": Measured(13, "to look at", open=True)})
+    assert claims.verdicts()["holes"]["verdict"] == "open"
+    with pytest.raises(ClaimError, match="no claim 'hole'"):
+        claims.settled({"hole": 13})
+
+
+def test_a_mean_is_shown_with_its_distance_from_the_printed_one(ledger):
+    mean = LEDGER.partition("- {id: norm")[0].replace("holes,", "mean,").replace("13", "5.0")
+    ledger.write_text(LEDGER + mean.replace("check: equal", "check: within, runs: 10, unit: 0.1"))
+    sample = np.random.default_rng(0).normal(5, 1, 100)
+    (line,) = claims.settled({"mean": Measured(sample, "ours", error=0.2)}).data.split("\n")[2:]
+    z = claims.z_score(claims.ledger()["mean"], sample, 0.2)
+    assert f"(ours; z = {z:+.1f})".replace("-", "−") in line and "reproduced" in line
+    assert claims.verdicts()["mean"]["measured"] == sample.mean()
 
 
 @pytest.mark.parametrize(
@@ -169,3 +214,102 @@ def test_a_disagreement_in_another_setting_is_open_and_an_agreement_counts(ledge
     assert claims.verdicts()["norm"]["verdict"] == "open"
     assert claims.settle("norm", 2.0) is Verdict.CONTRADICTED
     assert claims.settle("norm", 1.087, comparable=False) is Verdict.REPRODUCED
+
+
+# ----------------------------------------------------------------------------- full runs
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "ARTIFACTS", tmp_path / "artifacts")
+    monkeypatch.setattr(paths, "VERDICTS", tmp_path / "artifacts" / "claims")
+    monkeypatch.setenv("BOOK_SCALE", "full")
+    return tmp_path
+
+
+def toy(seeds: int) -> CastRows:
+    """A recipe that is quickly made."""
+    return CastRows(1, 1e-6, 1e-6, (3,), 4, seeds)
+
+
+def test_a_kept_run_is_read_back(place, monkeypatch):
+    claims.settle("baseline-centroid", 0.4, setting="10,000 steps")
+    full = artifacts.cached(toy(1), "goldilocks/02-baseline")
+    artifacts.cached(toy(2), "goldilocks/01-design")
+    with monkeypatch.context() as other:
+        other.setenv("BOOK_SCALE", "smoke")
+        artifacts.cached(toy(3), "goldilocks/02-baseline")
+    with monkeypatch.context() as other:
+        other.setenv(scale.GIVEN, "steps")
+        artifacts.cached(toy(4), "goldilocks/02-baseline")
+    entry = claims.gather("goldilocks/03-look", ["goldilocks/02-baseline"])
+    assert [one["digest"] for one in entry.artefacts] == [full.digest]
+    assert list(entry.claims) == ["baseline-centroid"]
+    file = place / "full_runs.yml"
+    claims.keep(entry, file)
+    claims.keep(entry, file)  # replaces, does not double
+    assert claims.full_runs(file) == {"goldilocks/03-look": entry}
+    assert claims.full_run("baseline-centroid", claims.full_runs(file))["measured"] == 0.4
+    assert claims.full_run("baseline-straight", claims.full_runs(file)) is None
+
+
+def test_nothing_to_keep_says_how_to_make_it(place):
+    with pytest.raises(claims.FullRunError, match=r"run chapters/goldilocks/03-look\.qmd"):
+        claims.gather("goldilocks/03-look", [])
+
+
+def test_a_broken_file_is_named(place):
+    (place / "full_runs.yml").write_text("a: [1\n")
+    with pytest.raises(claims.FullRunError, match=r"full_runs\.yml"):
+        claims.full_runs(place / "full_runs.yml")
+    assert claims.full_runs(place / "absent.yml") == {}
+
+
+def test_many_runs_are_one_entry(place):
+    claims.settle("baseline-centroid", 0.4)
+    many = [artifacts.cached(toy(seed), "goldilocks/02-baseline") for seed in (1, 2, 3)]
+
+    def kept():
+        return claims.gather("goldilocks/03-look", ["goldilocks/02-baseline"]).artefacts
+
+    (entry,) = kept()
+    assert entry["name"] == "cast-rows, 3 files"
+    assert entry["seconds"] == pytest.approx(sum(one.provenance["seconds"] for one in many))
+    many[0].path.unlink()
+    (other,) = kept()
+    assert other["name"] == "cast-rows, 2 files"
+    assert other["content"] != entry["content"]
+
+
+def test_every_printed_training_result_stands_in_the_table():
+    experiments = claims.experiments()
+    named = [id for experiment in experiments for id in experiment.claims]
+    assert len(named) == len(set(named))
+    printed = {
+        claim.id
+        for claim in claims.ledger().values()
+        if claim.part in ("dynamics", "goldilocks") and "[P]" in claim.source
+    }
+    assert printed <= set(named)
+    for experiment in experiments:
+        assert experiment.why or all(
+            claims.ledger()[id].check == "true" for id in experiment.claims
+        )
+
+
+def test_a_kept_run_outranks_this_edition(place):
+    claims.settle("baseline-centroid", 9.9, comparable=False)
+    experiment = claims.Experiment("Goldilocks", "", ("baseline-centroid", "baseline-straight"))
+    kept = claims.Kept("goldilocks/03-look", "2026-11-26", "", [], json.loads(
+        '{"baseline-centroid": {"measured": 0.39, "setting": "full", "verdict": "reproduced"}}'
+    ))  # fmt: skip
+    first, second = claims.results([experiment], kept=kept and {"x": kept})
+    assert (first.ours, first.full, first.best) == ("9.90", "0.390", claims.Verdict.REPRODUCED)
+    assert (second.ours, second.full, second.best) == ("–", "–", claims.Verdict.OPEN)
+
+
+def test_an_unknown_claim_is_named(place):
+    file = place / "experiments.yml"
+    file.write_text("- {name: X, setting: y, claims: [no-such-claim]}\n")
+    with pytest.raises(claims.ExperimentError, match="no-such-claim"):
+        claims.experiments(file)

@@ -1,4 +1,4 @@
-"""Voids and cluster rules: known answers, brute force, and nothing found where nothing is."""
+"""Spikes, voids and cluster rules: known answers, brute force, and nothing where nothing is."""
 
 from dataclasses import replace
 
@@ -6,16 +6,40 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
+from lib import paths
 from lib.analysis import census, clusters
-from lib.extraction import catalogue, planted, specimens
+from lib.analysis.clusters import Rule
+from lib.extraction import planted, specimens
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(42)
 
 
 def planted_specimen(seed: int, rows: int = 6_000, dim: int = 256):
-    description = catalogue.find("planted")
-    return planted.read(replace(description, rows=rows, dim=dim), catalogue.Planted(seed))
+    bits, _ = planted.matrix(rows=rows, dim=dim, seed=seed)
+    return specimens.of_array("planted", bits, source=f"seed {seed}")
 
 
-# ---------------------------------------------------------------- voids
+def test_the_spike_is_found_where_it_was_planted(rng):
+    norms = np.concatenate([rng.normal(1, 0.1, 20_000), 0.8 + rng.uniform(0, 1e-5, 400)])
+    found = clusters.find_spike(norms)
+    assert 0.8 <= found.centre <= 0.8 + 1e-5
+    assert found.rows == pytest.approx(400, abs=30)
+    assert found.holds(norms).sum() == found.rows
+    assert found.background < 20
+
+
+def test_a_smooth_bell_has_no_spike(rng):
+    assert clusters.find_spike(rng.normal(1, 0.1, 50_000)).surprise < 25
+
+
+def test_norms_that_cannot_be_scanned_are_refused():
+    with pytest.raises(ValueError, match="differ"):
+        clusters.find_spike(np.ones(100))
+
+
 def test_a_smooth_cloud_has_no_void():
     for seed in range(40):
         rng = np.random.default_rng(seed)
@@ -66,7 +90,6 @@ def test_distances_that_are_none_are_refused(r):
         clusters.voids(np.array(r))
 
 
-# ---------------------------------------------------------------- rules
 @pytest.mark.parametrize("seed", range(6))
 def test_every_rule_finds_what_was_planted(seed):
     s, answer = planted_specimen(seed), planted.answers()
@@ -165,3 +188,72 @@ def test_extracts_answer_the_rules_that_their_numbers_allow():
             continue
         count = census.Census(np.arange(s.rows)) if id == "whisper-base" else census.of(s)
         assert len(clusters.dead_ball(s, count).ids) == size
+
+
+ANSWERS = planted.answers()
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    return clusters.find_cluster("planted")
+
+
+def test_members_are_those_that_were_planted(cluster):
+    for rule, answer in (
+        (Rule.EXPONENTS, ANSWERS.exact_exponents),
+        (Rule.GRAPH, ANSWERS.graph),
+        (Rule.WIDEST_GAP, ANSWERS.void),
+    ):
+        bits, tokens = cluster.rows(rule)
+        assert tokens.sum() == len(cluster.members(rule)) == answer, rule
+        assert len(np.unique(bits, axis=0)) == len(bits) and (np.diff(tokens) <= 0).all()
+    core = cluster.members(Rule.CORE)
+    assert np.isin(core, cluster.members(Rule.GRAPH)).all() and cluster.anchor in core
+    with pytest.raises(ValueError, match="not offered"):
+        cluster.members(Rule.LADDER)
+
+
+def test_holes_are_the_clusters_own(cluster):
+    bits, tokens = cluster.holes
+    assert tuple(tokens) == ANSWERS.populations  # the live twins are left out
+    assert len(bits) == len(np.unique(bits, axis=0))
+    assert len(cluster.phantoms()) == ANSWERS.holes and sum(cluster.phantoms()) == 0
+
+
+def test_the_sample_is_of_live_rows(cluster):
+    rows = cluster.sample(50, rng=np.random.default_rng(0))
+    dead = cluster.specimen.values(cluster.members(Rule.WIDEST_GAP))
+    assert rows.shape == (50, cluster.specimen.dim)
+    assert rows.std() > 3 * dead.std()
+
+
+@pytest.mark.parametrize("id", ["whisper-base", "qwen3-4b-base"])
+def test_without_a_whole_bf16_matrix_there_is_none(id, capsys):
+    assert clusters.find_cluster(id) is None
+    assert "whole" in capsys.readouterr().out
+
+
+def test_a_survey_points_every_instrument_at_a_matrix():
+    found = clusters.survey(planted_specimen(2))
+    assert found.census.holes == ANSWERS.holes and len(found.ball.ids) == ANSWERS.void
+    assert found.spike == clusters.find_spike(found.specimen.norms)
+    cells = found.cells()
+    assert len(cells) == len(clusters.SURVEY_HEADERS) == len(clusters.SURVEY_ALIGN)
+    assert cells[1:5] == ["6,000", "256", "BF16", str(ANSWERS.holes)]
+    coder = specimens.open("qwen2.5-coder-0.5b")
+    if not coder.is_full:  # of a quantised matrix counts stand in brackets
+        assert all(
+            cell[0] == "(" and cell[-1] == ")" for cell in clusters.survey(coder).cells()[4:7]
+        )
+    lonely = specimens.of_array(
+        "lonely", planted._round(np.random.default_rng(0).normal(size=(400, 16))), source="random"
+    )
+    assert clusters.survey(lonely).cells()[4:9] == ["0", "0", "0", "none", "–"]
+
+
+def test_what_is_at_hand_and_what_is_still_to_train(tmp_path, monkeypatch):
+    for name in ("ARTIFACTS", "MADE", "FETCHED"):
+        monkeypatch.setattr(paths, name, tmp_path / name)
+    monkeypatch.setenv("BOOK_SCALE", "smoke")
+    assert [s.id for s in clusters.at_hand()] == ["qwen2.5-coder-0.5b", "whisper-base", "planted"]
+    assert [d.id for d in clusters.to_train()] == ["flannel", "gatsby", "goldilocks"]

@@ -61,3 +61,7 @@ def test_damage_and_absence_give_one_clear_error(tmp_path, monkeypatch):
     monkeypatch.setitem(corpus.SOURCES, "bad", replace(source, package="no_such_package"))
     with pytest.raises(corpus.CorpusError, match="make setup"):
         corpus.read.__wrapped__("bad")
+
+
+def test_ascii_spelling_leaves_no_letter_beyond_it():
+    assert corpus.spelt_in_ascii("“Café”—naïve…") == '"Cafe"--naive...'

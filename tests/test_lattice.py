@@ -258,29 +258,6 @@ def test_torch_tensors_give_the_same_answers_in_every_dtype():
         assert lattice.from_ordinal(lattice.ordinal(tensor[:100])).dtype == torch.uint16
 
 
-@pytest.mark.parametrize("name", sorted(lattice.TORCH))
-def test_what_torch_does_on_an_accelerator_is_what_the_kernels_do(name):
-    """Every pattern (and every edge of float32) through both, bit for bit."""
-    patterns, finite = ALL.view(np.int16), ALL[FINITE].view(np.int16)
-    f = edge_floats().view(np.int32)
-    dtypes = dict.fromkeys(("sign", "exponent", "mantissa"), "int16")
-    dtypes |= dict.fromkeys(("unfold", "up", "down", "stochastic"), "uint16")
-    dtypes |= dict.fromkeys(("ordinal", "steps"), "int32") | dict.fromkeys(
-        ("value", "ulp"), "float32"
-    )
-    dtypes |= {"not_finite": "bool", "historical": "float64"}
-    arrays = {
-        "unfold": (lattice.ordinal(ALL[FINITE]),),
-        "steps": (patterns, patterns[::-1].copy()),
-        "historical": (finite, finite[::-1].copy()),
-        "stochastic": (f, np.random.default_rng(3).integers(0, 1 << 16, len(f)).astype(np.int32)),
-    }.get(name, (patterns,))
-    ours = kernels.apply(getattr(kernels, name), *arrays, out=dtypes[name])
-    theirs = lattice.TORCH[name](*map(torch.from_numpy, arrays)).numpy()
-    theirs = theirs.astype(np.int16).view(np.uint16) if dtypes[name] == "uint16" else theirs
-    np.testing.assert_array_equal(ours, theirs.astype(ours.dtype))
-
-
 def test_shapes_strides_and_memory_maps(tmp_path):
     block = np.random.default_rng(42).integers(0, 1 << 16, (6, 5, 7), dtype=np.uint16)
     expected = np.vectorize(lambda u: u if u < 0x8000 else 0x8000 - u)(block.astype(int))
@@ -300,15 +277,6 @@ def test_shapes_strides_and_memory_maps(tmp_path):
         same_bits(operation(big), np.resize(operation(ALL), big.size))
     pairs = lattice.steps(big, big[::-1])
     same_bits(pairs, lattice.ordinal(big[::-1].copy()) - lattice.ordinal(big))
-
-
-def test_blocks_draw_the_same_dust_as_the_whole():
-    """Stochastic rounding block by block is one draw of bytes, added and cut."""
-    x = np.random.default_rng(1).normal(size=(5, kernels.CACHE // 8 + 1)).astype(np.float32)
-    dust = np.frombuffer(np.random.default_rng(42).bytes(2 * x.size), np.uint16).reshape(x.shape)
-    expected = ((x.view(np.uint32).astype(np.uint64) + dust) >> 16).astype(np.uint16)
-    for kind in (x, np.asfortranarray(x), torch.from_numpy(x)):
-        same_bits(lattice.round_stochastic(kind, rng=np.random.default_rng(42)), expected)
 
 
 def test_large_arrays_draw_piece_by_piece_whatever_the_threads(monkeypatch):
@@ -333,38 +301,3 @@ def test_large_arrays_draw_piece_by_piece_whatever_the_threads(monkeypatch):
     up = lattice.round_stochastic(half, rng=rng) - lattice.bits(0x3F80)
     assert abs(up.mean() - 0.5) < 5 * 0.5 / np.sqrt(half.size)
     assert len({tuple(piece) for piece in up.reshape(100, -1)}) == 100  # no piece repeats
-
-
-def test_norms_take_blocks_of_rows():
-    displacement = np.random.default_rng(2).integers(-65280, 65281, (3, 7_000, 11))
-    size = np.abs(displacement)
-    for kind in (displacement, displacement.astype(np.int32), torch.from_numpy(displacement)):
-        l1, l2, linf = (np.asarray(part) for part in lattice.norms(kind))
-        same_bits(l1, size.sum(-1))
-        same_bits(linf, size.max(-1))
-        same_bits(l2, np.sqrt((size**2).sum(-1)))
-
-
-def test_many_threads_give_the_same_bits(monkeypatch):
-    u = np.tile(ALL[FINITE], 3)[:-5]  # no multiple of the threads
-    v = np.random.default_rng(42).permutation(u)
-    f = lattice.value(u)
-
-    def everything() -> list[np.ndarray]:
-        moved = lattice.steps(u, v)
-        return [
-            lattice.ordinal(u),
-            lattice.ulp(u),
-            lattice.neighbour_up(u),
-            moved,
-            lattice.historical_displacement(u, v),
-            lattice.value(torch.from_numpy(u)).numpy(),
-            lattice.round_stochastic(f, rng=np.random.default_rng(1)),
-            *lattice.norms(moved[: len(moved) // 7 * 7].reshape(-1, 7)),
-        ]
-
-    alone = everything()
-    monkeypatch.setattr(kernels, "WORTH_THREADS", 1)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
-    for one, many in zip(alone, everything(), strict=True):
-        np.testing.assert_array_equal(one, many)

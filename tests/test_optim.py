@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from lib import lattice
 from lib.training import optim
-from lib.training.config import Run, Update
+from lib.training.config import ConfigError, Run, Update
 
 N = 4096 + 16  # whole vectors: torch's scalar tail rounds float32 in another way
 TORCH = {
@@ -82,11 +83,28 @@ def test_ratchet_second_moment_never_decays_in_bf16():
     for _ in range(3):
         optim.step_(state, torch.zeros_like(v), run, rng=None)
     assert torch.equal(state.exp_avg_sq, v)
+    for beta2 in (0.99, 0.95):
+        state = optim.start(run, torch.zeros(len(v)))
+        state.exp_avg_sq.copy_(v)
+        optim.step_(state, torch.zeros_like(v), run.replace(beta2=beta2), rng=None)
+        assert not torch.equal(state.exp_avg_sq, v)
     free = run_with("float32", beta2=0.999)
     state = optim.start(free, torch.zeros(len(v)))
     state.exp_avg_sq.copy_(v)
     optim.step_(state, torch.zeros(len(v)), free, rng=None)
     assert (state.exp_avg_sq < v.float()).all()
+
+
+def test_decay_below_2_to_the_minus_9_moves_no_normal_number_and_above_it_some():
+    patterns = np.arange(1 << 16, dtype=np.uint16)
+    exponent = (patterns >> 7) & 0xFF
+    normal = patterns[(exponent > 1) & (exponent < 0xFF)]
+    value = lattice.value(normal)
+    assert len(normal) == 2 * 253 * 128  # both signs, every mantissa of every exponent
+    below = lattice.round_nearest(value * np.float32(1 - 0.99 * 2**-9))
+    above = lattice.round_nearest(value * np.float32(1 - 1.02 * 2**-9))
+    assert (below == normal).all()
+    assert (above != normal).any()
 
 
 def test_weight_decay_rounds_away_in_bf16():
@@ -100,6 +118,16 @@ def test_weight_decay_rounds_away_in_bf16():
     state = optim.start(master, p.float())
     optim.step_(state, torch.zeros_like(p), master, rng=None)
     assert (state.master < p.float()).all()
+
+
+def test_the_device_is_found_and_a_missing_one_named():
+    assert optim.device("auto").type in ("cuda", "mps", "cpu")
+    for name in ("cuda", "mps"):
+        if not getattr(torch, name).is_available():
+            with pytest.raises(ConfigError, match="not available here; there is"):
+                optim.device(name)
+    with pytest.raises(ConfigError, match="dtype must be one of"):
+        optim.dtype("float16")
 
 
 def test_fma_rounds_once():
@@ -135,13 +163,13 @@ def test_masters_follow_float32(master):
 
 
 def test_stochastic_rounding_keeps_the_mean():
-    run = Run(lr=1e-4, rounding="stochastic", optimizer="sgd")
+    """Adam's first step is lr long: between 1 - 2^-8 and 1 here."""
+    run = Run(lr=1e-3, rounding="stochastic", state_dtype="float32")
     state = optim.start(run, torch.ones(100_000))
     optim.step_(state, torch.full((100_000,), 10.0).bfloat16(), run, rng=np.random.default_rng(0))
-    wanted = 1 - 1e-3  # between 1 - 2^-8 and 1
     assert set(state.param.float().unique().tolist()) == {1 - 2**-8, 1.0}
     sigma = 2**-8 / 2 / 100_000**0.5
-    assert abs(state.param.float().mean().item() - wanted) < 6 * sigma
+    assert abs(state.param.float().mean().item() - (1 - 1e-3)) < 6 * sigma
 
 
 @pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])

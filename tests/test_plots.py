@@ -1,38 +1,38 @@
-"""Numbers as the text writes them."""
+"""The house style: what a chapter that calls it can count on."""
 
-import numpy as np
+import matplotlib as mpl
 import pytest
+from matplotlib import font_manager
 
-from lib import show
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (0.0, "0.000"),
-        (2560, "2,560"),
-        (np.int64(-3), "−3"),
-        (6.3, "6.30"),
-        (0.0123456, "0.0123"),
-        (-151_936.4, "−151,936"),
-        (6.14e-6, "6.14\u00a0×\u00a010⁻⁶"),
-    ],
-)
-def test_numbers_have_three_digits_and_typographic_signs(value, text):
-    assert show.number(value) == text
+from lib import paths, plots, show
 
 
-@pytest.mark.parametrize(
-    ("value", "places", "text"),
-    [(1.25, 1, "+1.2"), (-0.31, 1, "−0.3"), (-0.04, 1, "0.0"), (0.0, 2, "0.00"), (3, 0, "+3"),
-     (-0.2, 0, "0"), (np.float32(-12.345), 2, "−12.35"), (10.0, 0, "+10")],
-)  # fmt: skip
-def test_what_rounds_to_zero_has_no_sign(value, places, text):
-    assert show.signed(value, places) == text
+@pytest.fixture(autouse=True)
+def as_before():
+    """Matplotlib's settings are those of before the test."""
+    with mpl.rc_context():
+        yield
 
 
-@pytest.mark.parametrize("write", [show.number, show.scientific, show.signed])
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_figure_that_is_not_finite_is_refused(write, value):
-    with pytest.raises(ValueError, match="finite"):
-        write(value)
+def test_the_style_sets_size_colours_and_how_numbers_are_shown(monkeypatch):
+    asked = []
+    monkeypatch.setattr(show, "in_text", lambda: asked.append(True))
+    plots.use_house_style()
+    assert asked == [True] and mpl.rcParams["image.cmap"] == "inferno"
+    assert mpl.rcParams["figure.dpi"] == mpl.rcParams["savefig.dpi"] == plots.DPI
+    assert mpl.rcParams["figure.facecolor"] == plots.PAPER
+    cycle = mpl.rcParams["axes.prop_cycle"].by_key()["color"]
+    assert len(set(cycle)) == 6 and set(cycle) <= set(plots.PALETTE.values())
+    plots.use_house_style("viridis")
+    assert mpl.rcParams["image.cmap"] == "viridis"
+
+
+def test_labels_may_be_in_every_script_of_the_book():
+    plots.use_house_style()
+    families = mpl.rcParams["font.family"]
+    shipped = {font.resolve() for font in (paths.DATA / "fonts").glob("*.[ot]tf")}
+    found = {font_manager.findfont(family, fallback_to_default=False) for family in families[1:]}
+    assert shipped and {font.name for font in shipped} == {f.rpartition("/")[2] for f in found}
+    fonts = [font_manager.get_font(font) for font in found]
+    for character in "กשا龍":
+        assert any(font.get_char_index(ord(character)) for font in fonts), character

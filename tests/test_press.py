@@ -5,16 +5,15 @@ import re
 from pathlib import Path
 from urllib.parse import unquote, urldefrag
 
-import made_book
 import nbformat
 import pytest
 from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from lib import paths
-from book import config, pandoc, press, weave
 from book.config import Book, Page
+from press import edition, pandoc, weave
 from press.pandoc import PressError
+from tests import made_book
 
 pytestmark = pytest.mark.xdist_group("press")
 
@@ -26,7 +25,7 @@ NORMS, TWO, MORE = URLS[1], URLS[2], URLS[4]
 def root(tmp_path_factory) -> Path:
     """A project folder whose book has been pressed."""
     root = tmp_path_factory.mktemp("project")
-    press.press(made_book.write(root), root / "_book", book=made_book.BOOK, root=root)
+    edition.press(made_book.write(root), root / "_book", book=made_book.BOOK, root=root)
     return root
 
 
@@ -253,7 +252,7 @@ def test_pdf_numbers_only_what_it_shows(root):
     for page in made_book.BOOK.pages:
         woven = weave.weave(root / "executed" / f"{page.name}.ipynb", "files")
         blocks = pandoc.read(woven.markdown, page.source)
-        divs.append(pandoc.page_div(blocks, press._attributes(page)))
+        divs.append(pandoc.page_div(blocks, edition._attributes(page)))
     shaped = pandoc.edition(divs, "typst", root / "references.bib", "en")
     source = pandoc.typst(shaped)
     still = source.index("<fig-still>")
@@ -300,7 +299,7 @@ def test_one_clear_error_names_file_and_mend(name, tmp_path):
     out.mkdir()
     (out / "index.html").write_text("the old book")
     with pytest.raises(PressError, match=message):
-        press.press(pairs, out, ("html",), book=book, root=tmp_path)
+        edition.press(pairs, out, ("html",), book=book, root=tmp_path)
     assert (out / "index.html").read_text() == "the old book"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["_book", "one.ipynb", "references.bib"]
 
@@ -308,7 +307,7 @@ def test_one_clear_error_names_file_and_mend(name, tmp_path):
 def test_all_problems_are_told_at_once(tmp_path):
     pairs, book = one_page(tmp_path, new_markdown_cell("No heading, @fig-a, @tbl-b."))
     with pytest.raises(PressError) as caught:
-        press.press(pairs, tmp_path / "_book", ("pdf",), book=book, root=tmp_path)
+        edition.press(pairs, tmp_path / "_book", ("pdf",), book=book, root=tmp_path)
     assert len(str(caught.value).splitlines()) == 3
 
 
@@ -318,7 +317,7 @@ def test_notebooks_that_are_not_there_damaged_or_failed(tmp_path):
 
     def pressing(message):
         with pytest.raises(PressError, match=message):
-            press.press(pairs, tmp_path / "_book", book=book, root=tmp_path)
+            edition.press(pairs, tmp_path / "_book", book=book, root=tmp_path)
 
     path.write_text('{"cells": [')
     pressing(r"one\.ipynb: not a notebook .* run the chapter again")
@@ -328,9 +327,9 @@ def test_notebooks_that_are_not_there_damaged_or_failed(tmp_path):
     path.unlink()
     pressing(r"one\.ipynb: no such file; run the chapter first")
     with pytest.raises(PressError, match="choose of html, pdf"):
-        press.press(pairs, tmp_path / "_book", ("epub",), book=book, root=tmp_path)
+        edition.press(pairs, tmp_path / "_book", ("epub",), book=book, root=tmp_path)
     with pytest.raises(PressError, match="no page was given"):
-        press.press([], tmp_path / "_book", book=book, root=tmp_path)
+        edition.press([], tmp_path / "_book", book=book, root=tmp_path)
     (tmp_path / "references.bib").unlink()
     pressing(r"references\.bib: no such file; mend `bibliography:`")
     assert not (tmp_path / "_book").exists()
@@ -339,14 +338,14 @@ def test_notebooks_that_are_not_there_damaged_or_failed(tmp_path):
 def test_one_format_leaves_the_other_alone(tmp_path):
     pairs, book = one_page(tmp_path, new_markdown_cell(TITLE + "One."))
     out = tmp_path / "_book"
-    press.press(pairs, out, ("pdf",), book=book, root=tmp_path)
+    edition.press(pairs, out, ("pdf",), book=book, root=tmp_path)
     assert [p.name for p in out.iterdir()] == ["One.pdf"]
     pdf = (out / "One.pdf").read_bytes()
-    press.press(pairs, out, ("html",), book=book, root=tmp_path)
+    edition.press(pairs, out, ("html",), book=book, root=tmp_path)
     assert (out / "One.pdf").read_bytes() == pdf
     assert 'href="One.pdf"' in (out / "index.html").read_text()
     html = (out / "index.html").read_bytes()
-    press.press(pairs, out, ("pdf",), book=book, root=tmp_path)
+    edition.press(pairs, out, ("pdf",), book=book, root=tmp_path)
     assert (out / "index.html").read_bytes() == html
     assert out.stat().st_mode & 0o777 == 0o755
 
@@ -358,113 +357,9 @@ def test_pictures_of_the_text_come_along(tmp_path):
     (folder / "drawing.svg").write_text(svg)
     cell = new_markdown_cell(TITLE + "![A square.](drawing.svg){#fig-square fig-alt='Square'}")
     pairs, book = one_page(tmp_path, cell, source="chapters/a/01-one.qmd")
-    press.press(pairs, tmp_path / "_book", book=book, root=tmp_path)
+    edition.press(pairs, tmp_path / "_book", book=book, root=tmp_path)
     page = tmp_path / "_book" / "chapters" / "a" / "01-one.html"
     figure = BeautifulSoup(page.read_text(), "html.parser").find(id="fig-square")
     assert figure.img["src"] == "drawing.svg" and (page.parent / "drawing.svg").is_file()
     assert figure.img["alt"] == "Square"
     assert written(figure.figcaption) == "Figure 1.1: A square."
-
-
-# ---------------------------------------------------------------- weaving
-
-
-def woven(tmp_path, *cells) -> str:
-    path = tmp_path / "x.ipynb"
-    nbformat.write(new_notebook(cells=list(cells)), path)
-    return weave.weave(path, "x_files").markdown
-
-
-def test_printed_text_cannot_break_out_of_its_block(tmp_path):
-    text = "```\n:::\n# not a heading\n````\n"
-    stream = new_output("stream", name="stdout", text=text)
-    markdown = woven(tmp_path, new_code_cell("f()", outputs=[stream]))
-    blocks = pandoc.read(markdown, "x")
-    assert [b["t"] for b in blocks] == ["Div", "Div"]
-    inner = blocks[1]["c"][1]
-    assert [b["t"] for b in inner] == ["CodeBlock"] and inner[0]["c"][1] == text.rstrip()
-
-
-def test_paths_of_the_machine_are_not_printed(tmp_path):
-    stream = new_output("stream", name="stdout", text=f"wrote {paths.DATA / 'x.h5'}\n")
-    markdown = woven(tmp_path, new_code_cell("f()", outputs=[stream]))
-    assert "wrote data/x.h5" in markdown and str(paths.ROOT) not in markdown
-
-
-def test_richest_form_of_an_output_is_shown(tmp_path):
-    both = new_output(
-        "execute_result", execution_count=1, data={"text/html": "<b>B</b>", "text/plain": "plain B"}
-    )
-    widget = new_output(
-        "display_data",
-        data={"application/vnd.jupyter.widget-view+json": {"model_id": "m"}, "text/plain": "bar"},
-    )
-    markdown = woven(tmp_path, new_code_cell("f()", outputs=[both, widget]))
-    html, typst = markdown.split('when-format="typst"')
-    assert "<b>B</b>" in html and "plain B" not in html
-    assert "plain B" in typst and "<b>B</b>" not in typst
-    assert "bar" not in markdown
-
-
-def test_size_of_a_picture():
-    import base64
-
-    width, height, density = weave.png_size(base64.b64decode(made_book.png()))
-    assert (width, height) == (1200, 600) and round(density) == 200
-    assert weave.png_size(b"GIF89a") is None and weave.png_size(b"\x89PNG\r\n\x1a\n") is None
-
-
-@pytest.mark.parametrize(
-    ("options", "columns"),
-    [
-        ({"layout-ncol": 3}, 3),
-        ({"layout-nrow": 2}, 2),
-        ({"layout": [[1, 1], [1]]}, 2),
-        ({"layout": "[[1,1,1]]"}, 3),
-        ({}, 1),
-    ],
-)
-def test_pictures_stand_side_by_side_as_quarto_says(options, columns):
-    assert weave._columns(3, options) == columns
-
-
-# ---------------------------------------------------------------- the table of contents
-
-
-def test_the_book_has_the_pages_of_its_configuration():
-    book = config.load()
-    assert book.pages[0] == Page("index.qmd") and book.pages[0].url == "index.html"
-    assert all((paths.ROOT / page.source).is_file() for page in book.pages)
-    norms = next(page for page in book.pages if page.name == "discovery/01-norms")
-    assert (norms.part, norms.appendix) == ("Discovery", False)
-    assert norms.url == "chapters/discovery/01-norms.html"
-    assert [page.name for page in book.pages if page.appendix][-1].startswith("appendix/")
-    assert book.parts[0] == "Discovery" and len(set(book.parts)) == len(book.parts)
-
-
-GOOD = "book: {title: T, chapters: [index.qmd]}\nbibliography: b.bib\n"
-BAD = {
-    "book: [": "not valid YAML",
-    "project: {}": "needs a `book:` section",
-    GOOD.replace("index", "other"): "must be index.qmd",
-    GOOD.replace("[index.qmd]", "[index.qmd, index.qmd]"): "index.qmd is listed twice",
-    GOOD.replace("[index.qmd]", "index.qmd"): "must be a list",
-    GOOD.replace("[index.qmd]", "[index.qmd, {part: p.qmd}]"): "must be a title, not a file",
-    GOOD.replace("[index.qmd]", "[index.qmd, 7]"): "holds 7; expected a .qmd file",
-    GOOD.replace("title: T, ", ""): "`title:` is missing",
-    GOOD.replace("b.bib", "[a.bib, b.bib]"): "must be one line of text",
-}
-
-
-@pytest.mark.parametrize("text", BAD)
-def test_a_bad_configuration_gets_one_line(text, tmp_path):
-    path = tmp_path / "_quarto.yml"
-    with pytest.raises(config.ConfigError, match="no such file"):
-        config.load(path)
-    path.write_text(GOOD.replace("[index.qmd]", "[index.qmd, {part: P, chapters: []}]"))
-    assert config.load(path).pages == (Page("index.qmd"),) and config.load(path).parts == ()
-    path.write_text(text)
-    with pytest.raises(config.ConfigError) as caught:
-        config.load(path)
-    assert BAD[text] in str(caught.value) and "\n" not in str(caught.value)
-    assert str(path) in str(caught.value)

@@ -16,14 +16,15 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from lib import paths
 from book import runner
+from lib import paths
 from tests import stand_in
 from tests.loopback_hub import Hub, serving
 
 DIM = 64  # of the stand-in; the subject's is 2,560
 CHAPTERS = sorted(f.stem for f in (paths.CHAPTERS / "discovery").glob("*.qmd"))
-PARTS = ("lib", "chapters", "data", "_quarto.yml", "index.qmd", "references.bib", "references.qmd")
+PAGES = ("index.qmd", "references.qmd", "references.bib", "_quarto.yml")
+PARTS = ("lib", "book", "press", "chapters", "data", *PAGES)
 SETTLED = {"reproduced", "contradicted"}
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("rehearsal")]
@@ -48,7 +49,7 @@ def project(tmp_path_factory) -> Path:
             shutil.copytree(source, copy / part, ignore=skip)
         else:
             shutil.copy(source, copy / part)
-    catalogue = copy / "lib" / "specimens" / "catalogue.py"
+    catalogue = copy / "lib" / "extraction" / "catalogue.py"
     before = catalogue.read_text(encoding="utf-8")
     after = before.replace(
         '"Qwen/Qwen3-4B-Instruct-2507", 151_936, 2_560',

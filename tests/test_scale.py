@@ -33,6 +33,7 @@ def book(tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "SCALES", tmp_path / "scales")
     monkeypatch.delenv("BOOK_SCALE", raising=False)
     monkeypatch.delenv(scale.GIVEN, raising=False)
+    monkeypatch.delenv(scale.UPSTREAM, raising=False)
     scale.literals.cache_clear()
     yield tmp_path
     scale.literals.cache_clear()
@@ -43,6 +44,19 @@ def applied(**changes) -> dict:
     namespace = {"steps": 50, "lr": 3e-4, "names": ["a", "b"], "other": 1} | changes
     scale.apply("one/01-a", namespace)
     return namespace
+
+
+def test_a_reader_gets_its_generators_settings(monkeypatch):
+    assert scale.settings("one/01-a") == {"steps": 50, "lr": 3e-4, "names": ["a", "b"]}
+    monkeypatch.setenv("BOOK_SCALE", "smoke")
+    monkeypatch.setenv(scale.UPSTREAM, '{"one/01-a": {"steps": 7}, "one/02-b": {"lr": 3.0}}')
+    assert scale.settings("one/01-a") == {"steps": 7, "lr": 0.1, "names": ["a", "b"]}
+
+
+def test_applying_gives_the_parameters_alone(monkeypatch):
+    monkeypatch.setenv("BOOK_SCALE", "smoke")
+    namespace = {"steps": 50, "lr": 3e-4, "names": ["a", "b"], "other": 1}
+    assert scale.apply("one/01-a", namespace) == {"steps": 5, "lr": 0.1, "names": ["a", "b"]}
 
 
 def test_the_default_is_the_book_scale_which_changes_nothing(monkeypatch):

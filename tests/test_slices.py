@@ -10,11 +10,10 @@ import pytest
 
 from lib import files, paths
 from lib.__main__ import main
-from lib.extraction import corpus, fetching, ranges, slices
+from lib.extraction import fetching, ranges, slices
 from lib.extraction.catalogue import SpecimenError
-from lib.training import sweep, worlds
 from tests.loopback_hub import COMMIT, Hub, serving
-from tests.test_hub import cut_after, status
+from tests.test_fetching import cut_after, status
 
 REPO, FILE = "someone/texts", "data/tha_Thai/train/000.parquet"
 ADDRESS = f"datasets/{REPO}"  # of a data set on the hub
@@ -32,7 +31,6 @@ def documents(count: int = 400) -> list[str]:
 def home(tmp_path, monkeypatch) -> Path:
     """An empty folder of slices, a quick clock, nobody's token, two slices in the catalogue."""
     monkeypatch.setattr(paths, "SLICES", tmp_path / "slices")
-    monkeypatch.setattr(paths, "ARTIFACTS", tmp_path / "artifacts")
     monkeypatch.setattr(ranges, "BACKOFF", (0.0,) * 5)
     monkeypatch.setattr(ranges, "TIMEOUT", 2.0)
     monkeypatch.delenv("HF_TOKEN", raising=False)
@@ -241,27 +239,3 @@ def test_a_full_disk_is_named(server, monkeypatch):
     monkeypatch.setattr(slices, "_pieces_of", full)
     with pytest.raises(files.FileError, match="free some space"):
         slices.fetch("plain")
-
-
-def test_a_world_on_a_slice(home):
-    """A slice stands wherever a corpus does, and another edition of it is another world."""
-    slices.write("plain", corpus.english(60_000), "nowhere", "1")
-    sizes = {"vocab": 300, "thai_share": 0.2, "tokenizer_characters": 30_000, "characters": 20_000}
-    usual = worlds.cached("flannel", **sizes)
-    named = worlds.cached("flannel", **sizes, english="plain")
-    assert np.array_equal(usual.stream, named.stream)
-    slices.write("plain", corpus.moby_dick(60_000), "nowhere", "2")
-    other = worlds.cached("flannel", **sizes, english="plain")
-    assert not np.array_equal(other.stream, named.stream)
-    said = f"the first {len(corpus.moby_dick(60_000)):,} characters of nowhere"
-    assert corpus.origin("plain") == said and "Union" in corpus.origin("english")
-    gatsby = worlds.cached("gatsby", characters=5000, text="plain")
-    assert "".join(map(chr, gatsby.stream)) == corpus.moby_dick(5000)
-    with pytest.raises(slices.SliceError, match="python -m lib fetch made"):
-        sweep.make({"name": "gatsby", "characters": 3000, "text": "made"}, {}, ["W"])
-    with pytest.raises(corpus.CorpusError, match="unknown corpus 'latin'"):
-        worlds.make("gatsby", characters=10, text="latin")
-
-
-def test_ascii_spelling_leaves_no_letter_beyond_it():
-    assert corpus.spelt_in_ascii("“Café”—naïve…") == '"Cafe"--naive...'

@@ -1,6 +1,5 @@
 """Sweeps: the grid, the cache, bad files, a failing point; Dask where it is installed."""
 
-import argparse
 import os
 import signal
 import time
@@ -10,7 +9,8 @@ import pytest
 import yaml
 
 from lib import artifacts, paths
-from lib.cli import sweep as verb
+from lib.__main__ import main
+from lib.extraction import slices
 from lib.training import sweep
 from lib.training.sweep import SweepError
 
@@ -25,6 +25,7 @@ FILE = {
 def place(tmp_path, monkeypatch):
     """A folder of its own for artefacts, here and in other processes; a writer of sweep files."""
     monkeypatch.setattr(paths, "ARTIFACTS", tmp_path / "artifacts")
+    monkeypatch.setattr(paths, "SLICES", tmp_path / "slices")
     monkeypatch.setenv("BOOK_ARTIFACTS", str(tmp_path / "artifacts"))
 
     def write(**changes):
@@ -67,12 +68,17 @@ def test_a_point_is_made_once(place):
     assert other[0] != first[0]
 
 
+def test_a_world_that_is_not_here_is_named(place):
+    world = {"name": "gatsby", "characters": 3000, "text": "tinystories"}
+    with pytest.raises(slices.SliceError, match="python -m lib fetch tinystories"):
+        sweep.make(world, FILE["base"], ["W"])
+
+
 @pytest.mark.slow
 def test_the_command_line_runs_the_grid_in_processes(place, capfd):
     path = place(grid={"seed": [1, 2], "steps": [3]})
-    arguments = argparse.Namespace(file=path, jobs=2, scheduler=None)
-    assert verb.run(arguments) == 0
-    assert verb.run(arguments) == 0
+    for _ in range(2):
+        assert main(["sweep", str(path), "--jobs", "2"]) == 0
     out = capfd.readouterr().out
     assert out.count("2 of 2 points are on disk") == 2
     assert (out.count("  made  "), out.count("  there  ")) == (2, 2)
@@ -81,8 +87,8 @@ def test_the_command_line_runs_the_grid_in_processes(place, capfd):
 
 @pytest.mark.slow
 def test_a_point_that_fails_is_a_line_in_the_table(place, capfd):
-    path = place(grid={"lr": [1e-3, 1e38]}, base={**FILE["base"], "optimizer": "sgd"})
-    assert verb.run(argparse.Namespace(file=path, jobs=1, scheduler=None)) == 1
+    path = place(grid={"lr": [1e-3, 1e38]})
+    assert main(["sweep", str(path), "--jobs", "1"]) == 1
     out = capfd.readouterr().out
     assert "failed: Diverged" in out
     assert "1 of 2 points are on disk" in out

@@ -29,17 +29,16 @@ def check(project: Project) -> Iterator[Finding]:
     yield from _ruff(project)
 
 
-def first_line(page: Page, cell: Cell) -> int:
-    """The line of the file in which the cell's code begins, below its options."""
+def first_line(page: Page, line: int) -> int:
+    """The line of the file in which the code of the cell at `line` begins, below its options."""
     lines = page.source.split("\n")
-    line = cell.line
-    while line <= len(lines) and lines[line - 1].startswith("#|"):
+    while line <= len(lines) and (lines[line - 1].startswith("#|") or not lines[line - 1].strip()):
         line += 1
     return line
 
 
 def _lines(page: Page, cell: Cell) -> Iterator[Finding]:
-    for number, line in enumerate(cell.code.split("\n"), start=first_line(page, cell)):
+    for number, line in enumerate(cell.code.split("\n"), start=first_line(page, cell.line)):
         if len(line) > WIDTH:
             message = f"{len(line)} characters, more than {WIDTH}"
             yield Finding(page.file, number, "cells/width", message, "break the line")
@@ -47,7 +46,7 @@ def _lines(page: Page, cell: Cell) -> Iterator[Finding]:
 
 def _sentences(page: Page, cell: Cell) -> Iterator[Finding]:
     """Prose is written where it is read: a cell computes values and chooses no words."""
-    start = first_line(page, cell) - 1
+    start = first_line(page, cell.line) - 1
     for node in ast.walk(cell.tree) if cell.tree else ():
         if isinstance(node, ast.IfExp) and any(map(_is_text, (node.body, node.orelse))):
             message = "the cell chooses between texts"
@@ -79,7 +78,7 @@ def _ruff(project: Project) -> Iterator[Finding]:
                 continue
             path = Path(folder) / f"{number}.ipynb"
             nbformat.write(notebook, path)
-            lines = [cell.metadata.get("line", 1) for cell in notebook.cells]
+            lines = [first_line(page, cell.metadata.get("line", 1)) for cell in notebook.cells]
             starts[path.name] = (page, lines)
         options = ["--quiet", "--output-format=json", "--extend-ignore", IGNORED, "--no-cache"]
         config = project.root / "pyproject.toml"
@@ -99,5 +98,5 @@ def _ruff(project: Project) -> Iterator[Finding]:
             return
     for one in found:
         page, lines = starts[Path(one["filename"]).name]
-        at = one["location"]["row"] + lines[one["cell"] - 1]
+        at = lines[one["cell"] - 1] + one["location"]["row"] - 1
         yield Finding(page.file, at, f"cells/{one['code']}", one["message"], "mend the cell")

@@ -12,6 +12,7 @@ HEADING = re.compile(r"^(#{1,6})\s+(.+?)\s*$", re.MULTILINE)
 ANY_TITLE = re.compile(r"\A\s*# \S", re.MULTILINE)  # pages at the root may go without a label
 TITLE = re.compile(r"\A\s*# \S.*\{(?:[^}]*\s)?#sec-[a-z0-9-]+(?:\s[^}]*)?\}\s*$", re.MULTILINE)
 EVERYTHING = "all"  # `reads: [all]`: an appendix over what every chapter left
+MAKING = {"artifacts.cached", "Generator", "generators.Generator"}  # what only generators call
 FIRST_DRAWING = re.compile(r"(^|\.)(subplots|figure|Figure|sky_axes)$")
 
 
@@ -208,12 +209,12 @@ def _scale_call(page: Page) -> Iterator[Finding]:
 
 
 def _artefacts(page: Page) -> Iterator[Finding]:
-    for cell in page.cells:
-        if page.kind != "generator" and "artifacts.cached" in cell.called:
+    for cell in page.cells if page.kind != "generator" else ():
+        for name in sorted(MAKING & cell.called):
             yield Finding(
                 page.file,
                 cell.line,
                 "chapters/artefacts",
-                f"a chapter of kind {page.kind} calls artifacts.cached",
-                "compute in a generator and call artifacts.load here",
+                f"a chapter of kind {page.kind} calls {name}",
+                "compute in a generator and read it with generators.load",
             )

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from book import runner
 from book.check.finding import Finding
 from book.check.project import Project
-from lib.claims import FAILS
+from lib.claims import FAILS, STANDS
 
-SENTENCE = re.compile(r"(?:^|[.!?]\s+|\n\s*\n|^- )([^.!?]*(?:[.!?](?!\s)[^.!?]*)*[.!?]?\s*)$")
+APART = re.compile(r"\n\s*\n|^\s*(?:[-*+]|\d+[.)])\s+|^#+ .*$", re.MULTILINE)  # paragraphs, items
+SENTENCE = re.compile(r"(?:^|[.!?]\s+)([^.!?]*(?:[.!?](?!\s)[^.!?]*)*[.!?]?\s*)$")
 
 
 def check(project: Project) -> Iterator[Finding]:
@@ -24,7 +25,8 @@ def check(project: Project) -> Iterator[Finding]:
             text = "".join(cell["source"]) if cell["cell_type"] == "markdown" else ""
             before, mark, rest = text.partition(FAILS)
             while mark:
-                sentence = " ".join(SENTENCE.search(before).group(1).split())
+                words = APART.split(before.replace(STANDS, " "))[-1]
+                sentence = " ".join(SENTENCE.search(words).group(1).split())
                 line = cell["metadata"].get("line", 1) + before.count("\n")
                 message = f"does not hold: {sentence[:160]}"
                 mend = "look at the numbers, then at the sentence"

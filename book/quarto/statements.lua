@@ -6,32 +6,43 @@ local function ends_sentence(inline)
   return inline.t == "Str" and inline.text:match("[.!?][\"'”’)]*$") ~= nil
 end
 
--- The place of the first inline of the sentence that ends before `at`.
-local function beginning(inlines, at)
-  local start = at
-  while start > 1 and (start == at or not ends_sentence(inlines[start - 1])) do
-    local before = inlines[start - 1]
-    if before.t == "Span" and before.classes:includes("fails") then break end
-    start = start - 1
-  end
-  while start < at and (inlines[start].t == "Space" or inlines[start].t == "SoftBreak") do
-    start = start + 1
-  end
-  return start
+local function is_space(inline)
+  return inline.t == "Space" or inline.t == "SoftBreak"
+end
+
+local function is_guard(inline, class)
+  return inline.t == "Span" and inline.classes:includes(class)
+end
+
+-- Whether a sentence begins at the place `at`: guards that hold are not seen.
+local function begins(inlines, at)
+  local before = at - 1
+  while before > 0 and is_guard(inlines[before], "holds") do before = before - 1 end
+  return before == 0 or ends_sentence(inlines[before]) or is_guard(inlines[before], "fails")
+end
+
+-- The places of the first and the last inline of the sentence that ends before `at`.
+local function extent(inlines, at)
+  local last = at - 1
+  while last > 0 and is_space(inlines[last]) do last = last - 1 end
+  local first = last
+  while first > 1 and not begins(inlines, first) do first = first - 1 end
+  while first < last and is_space(inlines[first]) do first = first + 1 end
+  return first, last
 end
 
 local function mark(inlines, found)
   local at = 1
   while at <= #inlines do
-    local inline = inlines[at]
-    if inline.t == "Span" and inline.classes:includes("fails") then
-      local start = beginning(inlines, at)
-      local sentence = pandoc.List()
-      for i = start, at - 1 do sentence:insert(inlines[i]) end
-      found:insert(pandoc.Inlines(sentence):clone())
-      for _ = start, at - 1 do inlines:remove(start) end
-      inlines:insert(start, pandoc.Span(sentence, pandoc.Attr("", { "failing-sentence" })))
-      at = start + 1
+    local first, last = 0, 0
+    if is_guard(inlines[at], "fails") then first, last = extent(inlines, at) end
+    if last > 0 then
+      local sentence = pandoc.Inlines({})
+      for i = first, last do sentence:insert(inlines[i]) end
+      found:insert(sentence:clone())
+      for _ = first, last do inlines:remove(first) end
+      inlines:insert(first, pandoc.Span(sentence, pandoc.Attr("", { "failing-sentence" })))
+      at = at - (last - first)
     end
     at = at + 1
   end
@@ -53,7 +64,7 @@ local function page(blocks)
   local found = pandoc.List()
   blocks = pandoc.Blocks(blocks):walk({ Inlines = function(inlines)
     for _, inline in ipairs(inlines) do
-      if inline.t == "Span" and inline.classes:includes("fails") then return mark(inlines, found) end
+      if is_guard(inline, "fails") then return mark(inlines, found) end
     end
   end })
   if #found > 0 then

@@ -161,6 +161,15 @@ def rows_at_hand(specimen: Specimen) -> tuple[np.ndarray, np.ndarray, np.ndarray
     return rows, ids, weights
 
 
+def rounding_steps(specimen: Specimen) -> np.ndarray:
+    """(n, blocks) float64: the step to which each block of 32 components of the n rows of an
+    extract's cluster was rounded, in the matrix's units; (1, 1) zeros where rows are as released.
+    """
+    if specimen.precision != "Q8_0" or "dead_scale" not in specimen.arrays:
+        return np.zeros((1, 1))
+    return specimen.array("dead_scale").view(np.float16).astype(np.float64)
+
+
 @dataclass(frozen=True)
 class Sample:
     """Rows to measure pair by pair: the whole cluster and a random draw of the others."""

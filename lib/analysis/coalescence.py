@@ -31,6 +31,7 @@ rounded rows, over pairs and dimensions, estimates that of the unrounded ones, w
 2 sigma / sqrt(pi) for a Gaussian cloud. Recipes: data/recipes.yaml, a source beside each value.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -198,7 +199,7 @@ def last_seen(met: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def late_distance(
     run: Run,
-    record: dict[str, np.ndarray],
+    record: Mapping[str, np.ndarray],
     met: np.ndarray,
     *,
     draws: int = 24,
@@ -226,6 +227,35 @@ def late_distance(
         share = np.sqrt(common / (common + extra))
         behind = decay[t] * behind + rate[t] * push[t] * (1 - share)
     return np.sqrt((behind**2).mean(axis=1))
+
+
+def late_tokens(
+    run: Run, record: Mapping[str, np.ndarray], met: np.ndarray, *, seed: int = 42
+) -> dict[str, np.ndarray]:
+    """Where each of the n nearly dead tokens of a run stands at its end: name -> (n,).
+
+    `times` int64, how often it was a target; `since`, exposure since it was last read or wanted (of
+    the whole run, if never); `distance` from the centroid of the rows that no text uses, in the
+    units of W; `foreseen`, what `late_distance` predicts of it, with the spread of those rows;
+    `norm`, its length over that of their centroid; `cosine` with the latter. Floats are float64.
+
+    `record` is that of observers.Coalescence, whose first n rows are the tokens of `met`
+    (steps + 1, n, 2), which is that of `meetings`.
+    """
+    last, times = last_seen(met)
+    total = exposure(run)
+    rows = record["rows"][-1].astype(np.float64)
+    tokens, unseen = rows[: met.shape[1]], rows[met.shape[1] :]
+    home = unseen.mean(axis=0)
+    length, home_length = np.linalg.norm(tokens, axis=1), np.linalg.norm(home)
+    return {
+        "times": times,
+        "since": total[-1] - total[last],
+        "distance": np.linalg.norm(tokens - home, axis=1),
+        "foreseen": np.hypot(late_distance(run, record, met, seed=seed), spread(unseen)),
+        "norm": length / home_length,
+        "cosine": tokens @ home / (length * home_length),
+    }
 
 
 @dataclass(frozen=True)

@@ -241,6 +241,11 @@ class Box:
         return int((self.extent == 0).sum())
 
     @property
+    def varying(self) -> int:
+        """Dimensions in which not all rows agree."""
+        return int((self.extent > 0).sum())
+
+    @property
     def log10_cells(self) -> float:
         """log10 of the number of lattice points in the box."""
         return float(np.log10(self.extent + 1.0).sum())
@@ -318,7 +323,7 @@ class Portrait:
     @property
     def varying(self) -> int:
         """Dimensions in which not all rows agree."""
-        return int((self.box.extent > 0).sum())
+        return self.box.varying
 
     @property
     def surprise(self) -> float:

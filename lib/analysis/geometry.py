@@ -346,8 +346,10 @@ def before_rounding(distance: np.ndarray, step: float, dim: int) -> np.ndarray:
     that differs by n + f steps comes out n or n + 1 steps apart, the latter with probability f, so
     its mean square is n^2 + (2n + 1) f steps squared: linear, not quadratic, below one step. The
     differences are taken as Gaussian, alike in every dimension; the mean over them is inverted on
-    a table from 1e-9 to 1e3 steps. Zero stays zero.
+    a table from 1e-9 to 1e3 steps. Zero stays zero, and with a step of zero all distances stay.
     """
+    if step == 0:
+        return np.asarray(distance, dtype=np.float64)
     spreads = np.geomspace(1e-9, 1e3, 1201)  # of one component's difference, in steps
     nodes = np.linspace(0, 6, 2401)  # standard deviations
     weights = np.exp(-(nodes**2) / 2)

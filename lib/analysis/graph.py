@@ -123,6 +123,11 @@ class Graph:
         """Whether every two nodes are adjacent."""
         return len(self.edges) == self.nodes * (self.nodes - 1) // 2
 
+    @property
+    def density(self) -> float:
+        """Share of all pairs of nodes that are adjacent; 0 for a single node."""
+        return len(self.edges) / max(1, self.nodes * (self.nodes - 1) // 2)
+
     def tokens(self, component: int = 0) -> int:
         """Tokens on the rows of a component (0: the one with most)."""
         return int(self.populations[self.labels == component].sum())

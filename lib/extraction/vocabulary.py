@@ -50,6 +50,13 @@ def block(text: str) -> str:
     return ucd.block((text.strip() or text or " ")[0])
 
 
+def printable(text: str) -> str:
+    """The text as a page can show it: a mark that begins it on a dotted circle, what has no shape
+    as its code point, ⟨009D⟩."""
+    circle = "◌" if text and ucd.category(text[0]) == "Mn" else ""
+    return circle + "".join(c if c.isprintable() else f"⟨{ord(c):04X}⟩" for c in text)
+
+
 def character_name(character: str) -> str:
     """Code point and Unicode name, e.g. "U+0E31 THAI CHARACTER MAI HAN-AKAT"."""
     return f"U+{ord(character):04X} {ucd.name(character, '')}".rstrip()

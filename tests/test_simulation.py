@@ -4,18 +4,26 @@ The centre is the sources' own (norm 0.3709) in the dimensions that noise can mo
 ones: what the other 2,500 dimensions would add is nothing but time. `slow` tests take all of them.
 """
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import safetensors.numpy
 from scipy import optimize, stats
 
 from lib import lattice
+from lib.__main__ import main
 from lib.analysis import centres, simulation, snowball
 from lib.analysis.snowball import Distribution
 
+ALL = list(Distribution)
 ROWS, TRIALS = 2221, 200
+
+
 SIGMAS = [1e-9, 1.5e-9, 2.782559e-9, 8e-9, 2e-8]
+
+
 ALARM = 1e-4  # a p-value below this is a disagreement
 
 
@@ -197,3 +205,125 @@ def test_at_full_width_with_real_survival(sigma):
     for name in ("unique", "holes", "largest", "varying"):
         a, b = np.array([getattr(d, name) for d in found]), getattr(fast, name)
         assert abs(a.mean() - b.mean()) < 4.5 * b.std() / 5 + 0.02, name
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"scale": 0.0}, ValueError),
+        ({"scale": float("nan")}, ValueError),
+        ({"rows": 0}, ValueError),
+        ({"trials": 0}, ValueError),
+        ({"distribution": "cauchy"}, ValueError),
+        ({"centre": np.zeros((2, 2), np.float32)}, ValueError),
+        ({"centre": np.array([np.nan], np.float32)}, ValueError),
+        ({"centre": np.zeros(3)}, TypeError),
+    ],
+)
+def test_bad_settings_are_refused(change, error):
+    setting = {"centre": np.zeros(4, np.float32), "scale": 1e-9, "rows": 5, "trials": 2} | change
+    with pytest.raises(error):
+        simulation.simulate(setting.pop("centre"), **setting)
+
+
+@pytest.mark.parametrize("distribution", ALL)
+def test_trials_are_consistent_and_reproducible(distribution, small_centre, monkeypatch):
+    monkeypatch.setattr(simulation, "BLOCK_ROWS", 5_000)  # several blocks
+    setting = {"scale": 3e-9, "rows": 500, "trials": 33, "distribution": distribution}
+    setting["populations"] = True
+    if not distribution.independent:
+        setting["scale"] = 2e-8
+    one = simulation.simulate(small_centre, workers=1, **setting)
+    two = simulation.simulate(small_centre, workers=2, **setting)
+    other = simulation.simulate(small_centre, seed=43, **setting)
+    for name in ("unique", "holes", "tokens", "largest", "varying"):
+        assert (getattr(one, name) == getattr(two, name)).all()
+    assert (one.largest != other.largest).any()
+    assert len(one) == 33
+    for i, populations in enumerate(one.populations):
+        assert populations.sum() == 500
+        assert (np.diff(populations) <= 0).all()
+        assert len(populations) == one.unique[i]
+        assert populations[0] == one.largest[i]
+        assert (populations > 1).sum() == one.holes[i]
+        assert populations[populations > 1].sum() == one.tokens[i]
+
+
+@pytest.mark.parametrize("distribution", ALL)
+def test_kept_cells_are_distinct_rows_and_explain_the_varying_dimensions(
+    distribution, small_centre
+):
+    scale = 3e-9 if distribution.independent else 2e-8
+    found = simulation.simulate(
+        small_centre, scale=scale, rows=200, trials=20, distribution=distribution, cells=True
+    )
+    for i, coordinates in enumerate(found.cells):
+        assert len(np.unique(coordinates, axis=0)) == len(coordinates) == found.unique[i]
+        assert (coordinates != coordinates[0]).any(axis=0).sum() == found.varying[i]
+
+
+def test_leaving_rows_alone_undrawn_changes_nothing(small_centre):
+    """`varying` without a draw (lone rows set aside) against `varying` with every row drawn."""
+    for rows in (3, 40, 400):  # three rows: often all set aside, or all agreeing by chance
+        lazy = simulation.simulate(small_centre, scale=8e-9, rows=rows, trials=3000)
+        drawn = simulation.simulate(
+            small_centre, scale=8e-9, rows=rows, trials=3000, cells=True, seed=1
+        )
+        for name in ("unique", "varying"):
+            a, b = getattr(lazy, name), getattr(drawn, name)
+            assert abs(a.mean() - b.mean()) < 4.5 * np.sqrt((a.var() + b.var() + 1e-9) / 3000), rows
+
+
+def test_dropping_lone_rows_in_ball_and_shell_changes_nothing(small_centre):
+    for distribution in (Distribution.BALL, Distribution.SHELL):
+        setting = {"scale": 3e-8, "rows": 300, "trials": 1500, "distribution": distribution}
+        full = simulation.simulate(small_centre, varying=True, **setting)
+        lean = simulation.simulate(small_centre, varying=False, seed=9, **setting)
+        assert (lean.varying == -1).all()
+        assert stats.ks_2samp(full.unique, lean.unique).pvalue > 1e-3
+
+
+def test_all_three_ways_of_splitting_agree():
+    p = np.array([0.02, 0.9, 0.08])
+    count = np.full(40_000, 12)
+    for way in (simulation._binomials, simulation._leavers, simulation._rows):
+        order = np.argsort(p)
+        parent, cell, n = way(count, p[order], np.arange(3)[order], np.random.default_rng(5))
+        assert (np.bincount(parent, weights=n) == 12).all()
+        total = np.bincount(cell, weights=n)
+        assert stats.chisquare(total, 480_000 * p).pvalue > 1e-4
+        split = np.zeros((40_000, 3))
+        split[parent, cell] = n
+        assert abs(split[:, 2].var() / (12 * 0.08 * 0.92) - 1) < 0.04
+        assert abs(np.cov(split[:, 0], split[:, 2])[0, 1] + 12 * 0.02 * 0.08) < 0.006
+
+
+def test_no_active_dimension_means_one_hole():
+    centre = np.full(8, 0.04, np.float32)
+    found = simulation.simulate(centre, scale=1e-12, rows=50, trials=3, populations=True)
+    assert (found.unique == 1).all()
+    assert (found.varying == 0).all()
+    assert found.populations[0].tolist() == [50]
+    ball = simulation.simulate(centre, scale=1e-12, rows=50, trials=3, distribution="ball")
+    assert (ball.largest == 50).all()
+
+
+def test_the_command_line(tmp_path, capsys):
+    centre = centres.on_lattice(rng=np.random.default_rng(3))
+    file = tmp_path / "centre.safetensors"
+    safetensors.numpy.save_file({"c": centre, "wide": np.zeros((2, 3), np.float32)}, file)
+    words = ["snowball", "--sigma", "1.5e-9", "--trials", "5", "--json", "--centre"]
+    assert main([*words, f"{file}:c"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    direct = simulation.simulate(centre, scale=1.5e-9, rows=2221, trials=5)
+    assert [t["largest"] for t in answer["trials"]] == direct.largest.tolist()
+    assert answer["mean"]["holes"] == direct.holes.mean()
+    for wrong in (f"{file}:wide", f"{file}:none", "nowhere.safetensors"):
+        assert main([*words, wrong]) == 2
+        assert capsys.readouterr().err.startswith("error: ")
+    assert main(["snowball", "--sigma", "-1", "--centre", "qwen3-holes"]) == 2
+    with pytest.raises(SystemExit):
+        main(["snowball", "--help"])
+    help = capsys.readouterr().out
+    for word in (*centres.NAMES, *centres.MEASURED_KINDS, *Distribution):
+        assert word in help

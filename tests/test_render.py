@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from book import config, render, runner, schedule
 from lib import paths
-from book import edition
+from press import edition
 
 FAKE = """\
 #!/bin/sh
@@ -50,32 +51,54 @@ def quarto(tmp_path, calls, monkeypatch):
 @pytest.mark.parametrize("version", ["1.9.38", "1.10.18", "2.0.1", "1.11.0-dev"])
 def test_a_quarto_that_is_new_enough_is_used(quarto, version):
     path = quarto(version)
-    assert edition.quarto() == str(path)
+    assert render.quarto() == str(path)
 
 
 @pytest.mark.parametrize("version", ["1.8.27", "0.9.1", "", "not found"])
 def test_an_older_or_broken_quarto_is_named_and_left(quarto, version, capsys):
     quarto(version)
-    assert edition.quarto() is None
+    assert render.quarto() is None
     assert "1.9 or newer is needed" in capsys.readouterr().out
 
 
 def test_the_press_can_be_asked_for(quarto, monkeypatch):
     quarto("1.9.38")
     monkeypatch.setenv("BOOK_EDITION", "press")
-    assert edition.quarto() is None
+    assert render.quarto() is None
 
 
 def test_quarto_renders_with_this_python(quarto, calls):
     quarto("1.9.38")
-    assert edition.build() == paths.BOOK / "index.html"
+    assert render.book() == paths.BOOK / "index.html"
     assert calls.read_text() == f"render with {sys.executable}\n"
 
 
 def test_a_failed_render_is_an_error(quarto):
     quarto("1.9.38", status=1)
-    with pytest.raises(edition.RenderError, match="messages stand above"):
-        edition.build()
+    with pytest.raises(render.RenderError, match="messages stand above"):
+        render.book()
+
+
+def test_without_quarto_the_press_is_asked_and_may_be_gone(monkeypatch):
+    monkeypatch.setenv("BOOK_EDITION", "press")
+    monkeypatch.setitem(sys.modules, "press", None)  # as if the folder were deleted
+    monkeypatch.delitem(sys.modules, "press.edition", raising=False)
+    with pytest.raises(render.RenderError, match="no press here: put Quarto on the PATH"):
+        render.book()
+
+
+def test_the_press_gets_every_page_in_order(monkeypatch):
+    asked = []
+    monkeypatch.setenv("BOOK_EDITION", "press")
+    monkeypatch.setattr(schedule, "run_all", lambda files, jobs: asked.append((files, jobs)))
+    monkeypatch.setattr(edition, "press", lambda *given: asked.append(given))
+    assert render.book(3) == paths.BOOK / "index.html"
+    pages = config.load().pages
+    assert asked[0] == ([paths.ROOT / page.source for page in pages], 3)
+    notebooks, out, formats = asked[1]
+    assert [page for page, _ in notebooks] == list(pages)
+    assert all(path == runner.executed_path(page.name) for page, path in notebooks)
+    assert (out, formats) == (paths.BOOK, ("html", "pdf"))
 
 
 def ready(python: Path | str, **environment: str) -> subprocess.CompletedProcess:

@@ -3,6 +3,7 @@
 import numpy as np
 
 from lib.analysis import qwen3
+from lib.extraction import specimens
 
 
 def test_the_thirteen_fit_their_census():
@@ -30,3 +31,20 @@ def test_members_and_ids_agree():
     for rank, (size, known) in enumerate(members, start=1):
         assert set(known) <= set(ids)
         assert len(known) == size if rank > 4 else len(known) >= 30
+
+
+def test_the_printed_figures_hang_together():
+    facts = qwen3.printed("figures")
+    assert facts["populations"] == qwen3.thirteen().populations.tolist()
+    assert np.array_equal(qwen3.cluster_ids(), np.sort([*qwen3.hole_ids(), *qwen3.singleton_ids()]))
+    assert qwen3.thirteen().names[0] == "H1" and len(qwen3.thirteen().names) == 13
+    assert set(qwen3.printed("comparison")) and set(qwen3.printed("census"))
+
+
+def test_a_claim_about_the_matrix_is_settled_by_nothing_else():
+    other = qwen3.measured_on(specimens.open("planted"), "census")(13)
+    assert (other.value, other.setting) == (None, "")
+    rows = np.zeros((4, 2), np.uint16)
+    itself = specimens.of_array(qwen3.MODEL, rows, source="here")
+    found = qwen3.measured_on(itself, "census")(13)
+    assert (found.value, found.setting) == (13, f"census of {itself.description.model}")

@@ -1,16 +1,52 @@
-"""Centres of a matrix's own cluster: known from the planted specimen, and by the command line."""
+"""Centres: surrogates with the printed facts, the rebuilt one, and those of a matrix's cluster."""
 
 import json
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from lib import lattice, paths
 from lib.__main__ import main
-from lib.analysis import centres
-from lib.cli import snowball as verb
+from lib.analysis import centres, qwen3, simulation
 from lib.extraction import planted, specimens
 from lib.extraction.catalogue import SpecimenError
+
+
+def test_surrogate_centres_carry_the_printed_facts():
+    on = centres.on_lattice(rng=np.random.default_rng(42))
+    facts = qwen3.printed("figures")
+    exponent = lattice.fields(lattice.round_nearest(on)).exponent
+    assert np.array_equal(np.sort(exponent), qwen3.exponents())
+    assert (lattice.value(lattice.round_nearest(on)) == on).all()
+    assert abs(np.linalg.norm(on) / facts["largest_hole_norm"] - 1) < 1e-4
+    mean = centres.weighted_mean(on)
+    off = lattice.value(lattice.round_nearest(mean)) != mean
+    assert set(np.flatnonzero(off)) == set(qwen3.thirteen().dims)
+    assert abs(np.linalg.norm(centres.centred(rng=np.random.default_rng(1))) - 0.166061) < 1e-6
+
+
+def test_the_rebuilt_centre_has_the_printed_demographics_it_was_not_fitted_to():
+    facts = qwen3.printed("figures")["direct"]
+    found = simulation.simulate(
+        centres.named("qwen3-rebuilt"), scale=1.5e-9, rows=2100, trials=4000, populations=True
+    )
+    assert abs(found.holes.mean() - facts["holes"]["mean"]) < 0.2
+    assert abs(found.tokens.std() - facts["tokens"]["std"]) < 0.15
+    sixth = np.mean([n[5] for n in found.populations if len(n) > 5 and n[5] > 1])
+    assert abs(sixth - facts["rank_means"][5]) < 0.6
+
+
+def test_borders_are_fitted_to_what_was_printed():
+    found = centres.fit_borders()
+    known = np.sort(found.distance)
+    assert len(found.flip) == 7 and np.allclose(found.flip, stats.norm.sf(found.distance / 1.5e-9))
+    assert found.chi_square < 10  # three degrees of freedom are left
+    far = centres.further_borders(3 * known[-1], rng=np.random.default_rng(0))
+    assert np.array_equal(far[:7], known) and (far[7:] > known[-1]).all()
+    assert abs(len(far) - 21) < 4 * 14**0.5
+    with pytest.raises(ValueError, match="qwen3-holes, qwen3-lattice"):
+        centres.named("qwen3-middle")
 
 
 @pytest.fixture(scope="module")
@@ -56,11 +92,10 @@ def test_a_matrix_without_holes_or_of_another_lattice_is_refused():
 def test_the_command_line_takes_a_specimen(capsys, found, monkeypatch, tmp_path):
     monkeypatch.setattr(paths, "FETCHED", tmp_path)
     words = ["snowball", "--sigma", "1e-7", "--rows", "50", "--trials", "2", "--json", "--centre"]
-    for kind in verb.KINDS:
+    for kind in centres.MEASURED_KINDS:
         assert main([*words, f"planted:{kind}"]) == 0
         answer = json.loads(capsys.readouterr().out)
         assert answer["norm"] == pytest.approx(np.linalg.norm(found.centre(kind)), rel=1e-6)
-    assert tuple(centres.MEASURED_KINDS) == verb.KINDS
     for wrong, said in (("planted:x", "centred"), ("qwen3-4b", "fetch qwen3-4b")):
         assert main([*words, wrong]) == 2
         assert said in capsys.readouterr().err

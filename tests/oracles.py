@@ -1,0 +1,80 @@
+"""Plain ways to the same answers: what the library is compared with."""
+
+from itertools import pairwise
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from lib.training.config import Run
+
+
+def last_pair(token: bytes, rank: int, ranks: dict[bytes, int]) -> tuple[bytes, bytes] | None:
+    """The two parts that merging leaves of a token while it and all later ones are unknown."""
+    parts = [token[i : i + 1] for i in range(len(token))]
+    while len(parts) > 1:
+        joined = [ranks.get(a + b, rank) for a, b in pairwise(parts)]
+        if min(joined) >= rank:
+            break
+        at = joined.index(min(joined))
+        parts[at : at + 2] = [parts[at] + parts[at + 1]]
+    return tuple(parts) if len(parts) == 2 else None
+
+
+def gradient(h: np.ndarray, W: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """dL/dW (vocab, dim) float64 of the unembedding: mean over n of (p_ni - y_ni) h_n.
+
+    h (tokens, dim), W (vocab, dim), targets (tokens,) ids. For a token that is never a target the
+    second term is absent; what an embedding receives as input is not in it.
+    """
+    h = np.asarray(h, np.float64)
+    logits = h @ np.asarray(W, np.float64).T
+    p = np.exp(logits - logits.max(axis=1, keepdims=True))
+    p /= p.sum(axis=1, keepdims=True)
+    p[np.arange(len(h)), targets] -= 1
+    return p.T @ h / len(h)
+
+
+class Peer(torch.nn.Module):
+    """The sources' recipe as one writes it: a module, model.to(bfloat16), torch.optim.AdamW."""
+
+    def __init__(self, run: Run):
+        super().__init__()
+        nn, d = torch.nn, run.dim
+        self.run = run
+        self.W, self.positions = nn.Embedding(run.vocab, d), nn.Embedding(run.seq, d)
+        self.blocks = nn.ModuleList(
+            nn.ModuleDict(
+                {
+                    "norm1": nn.LayerNorm(d), "qkv": nn.Linear(d, 3 * d), "out": nn.Linear(d, d),
+                    "norm2": nn.LayerNorm(d), "up": nn.Linear(d, run.ff),
+                    "down": nn.Linear(run.ff, d),
+                }
+            )
+            for _ in range(run.layers)
+        )  # fmt: skip
+        self.norm = nn.LayerNorm(d)
+
+    def forward(self, tokens, targets):
+        b, s = tokens.shape
+        x = self.W(tokens) + self.positions.weight[:s]
+        for block in self.blocks:
+            q, k, v = block["qkv"](block["norm1"](x)).chunk(3, -1)
+            q, k, v = (t.view(b, s, self.run.heads, -1).transpose(1, 2) for t in (q, k, v))
+            y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+            x = x + block["out"](y.transpose(1, 2).reshape(b, s, -1))
+            x = x + block["down"](F.gelu(block["up"](block["norm2"](x))))
+        logits = F.linear(self.norm(x), self.W.weight)
+        return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+
+    def load(self, named):
+        for name, parameter in self.named_parameters():
+            parameter.data.copy_(named[name.removeprefix("blocks.").replace("W.weight", "W")
+                                      .replace("positions.weight", "positions")])  # fmt: skip
+        return self
+
+
+def first_identical(rows: np.ndarray) -> np.ndarray:
+    """(rows,) the first identical row of each: the bytes of a row are the key."""
+    first: dict[bytes, int] = {}
+    return np.array([first.setdefault(row.tobytes(), i) for i, row in enumerate(rows)], dtype=int)

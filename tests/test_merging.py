@@ -1,0 +1,83 @@
+"""Merging is that of the tokenizers library, readable and compiled."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from lib.extraction import corpus, merging, merging_compiled, vocabulary
+from tests.oracles import last_pair
+
+
+def tiny(tokens, **fields):
+    base = vocabulary.Vocabulary(
+        "tiny", tuple(tokens), {}, len(tokens), None, (r"\w+|\W",), None, "byte"
+    )
+    return replace(base, **fields)
+
+
+@pytest.fixture(scope="module")
+def qwen():
+    return vocabulary.open("qwen3")
+
+
+@pytest.fixture(scope="module")
+def library(qwen):
+    return merging.as_tokenizer(qwen)
+
+
+def test_texts_are_cut_as_the_library_cuts_them(qwen, library):
+    text = corpus.thai(3_000) + corpus.english(20_000) + "naïve ﷺ 李 Å 12345 \n\n  x\r\n 🏳️‍🌈 ê̄"
+    assert merging.encode(text, qwen) == library.encode(text).ids
+
+
+def test_together_is_what_the_words_say(qwen):
+    rng = np.random.default_rng(42)
+    letters = [*list("aB1 \n'!"), "é", "ก", "ั", "漢", "́"]
+    for _ in range(300):
+        text = "".join(rng.choice(letters, rng.integers(1, 9)))
+        start, stop = sorted(rng.choice(len(text) + 1, 2, replace=False))
+        ends = np.cumsum([len(word) for word in merging.words(text, qwen)])
+        inside = [i for i in range(start, stop) if i and i in ends and start < i]
+        assert merging.together(text, start, stop, qwen) == (not inside), (text, start, stop)
+
+
+def test_a_tokenizer_takes_another_rule(qwen):
+    other = qwen.under(*vocabulary.open("qwen3.5").patterns)
+    library, text = merging.as_tokenizer(qwen), corpus.thai(2_000)
+    before = library.encode(text).ids
+    library.pre_tokenizer = merging.pre_tokenizer(other)
+    assert library.encode(text).ids == merging.encode(text, other) != before
+
+
+@pytest.mark.parametrize("name", ["qwen3", "qwen3.5", "cl100k", "whisper"])
+def test_compiled_merging_is_the_definition(name):
+    known = vocabulary.open(name)
+    whole, pairs = merging.whole(known), merging.derived_merges(known)
+    rng = np.random.default_rng(42)
+    some = [known.tokens[i] for i in rng.choice(len(known.tokens), 2_000) if known.tokens[i]]
+    some += sorted(known.ids, key=len)[-50:]  # the longest
+    unlike = {t for t in some if merging.merge(t, known) != [t]}
+    assert {t for t in some if t not in whole} == unlike
+    built = {a + b: (a, b) for a, b in pairs}
+    for token in some:
+        assert built.get(token) == last_pair(token, known.ids[token], known.ids), token
+    assert all(rank == known.ids[a + b] for (a, b), rank in pairs.items())
+
+
+def test_compiled_merging_of_odd_vocabularies():
+    rng = np.random.default_rng(42)
+    for _ in range(200):  # few letters, so that merges compete, and holes, copies, empty tokens
+        words = {bytes(rng.choice([0, 97, 98], rng.integers(1, 7))) for _ in range(40)}
+        tokens = [b"", None, *words, *list(words)[:3], None]
+        rng.shuffle(tokens)
+        known = tiny(tokens)
+        parts, first = merging_compiled.pieces(known.tokens)
+        for id, token in enumerate(tokens):
+            cut = merging.merge(token or b"", known)
+            assert (parts[id], first[id]) == (len(cut), len(cut[0]) if cut else 0)
+        pairs = {t: last_pair(t, rank, known.ids) for t, rank in known.ids.items() if len(t) > 1}
+        assert {a + b: (a, b) for a, b in merging.derived_merges(known)} == {
+            token: pair for token, pair in pairs.items() if pair
+        }
+    assert merging.whole(tiny([])) == frozenset()
