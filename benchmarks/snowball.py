@@ -1,4 +1,4 @@
-"""Snowballs: the sources' way (lib.formation.snowball) against the exact simulator, side by side.
+"""Snowballs: the sources' way (lib.analysis.snowball) against the exact simulator, side by side.
 
 Run `python -m benchmarks.snowball`. Both ways alternate in one process on one thread; results are
 checked to agree before a ratio is printed. About a minute.

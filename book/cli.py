@@ -6,7 +6,7 @@ import subprocess
 from functools import partial
 from pathlib import Path
 
-from book import config, render, runner, schedule
+from book import config, full_runs, render, runner, schedule
 from book.check import groups
 from lib import claims, paths, scale
 
@@ -127,8 +127,8 @@ def keep(args: argparse.Namespace) -> None:
     if scale.current() != "full":
         raise claims.FullRunError("only results at full scale are kept: set BOOK_SCALE=full")
     chapter = runner.open_chapter(args.chapter)
-    entry = claims.gather(chapter.name, [chapter.name, *chapter.reads])
-    claims.keep(entry)
+    entry = full_runs.gather(chapter.name, [chapter.name, *chapter.reads])
+    full_runs.keep(entry)
     print(
         f"kept {chapter.name}: {len(entry.claims)} claims, {len(entry.artefacts)} artefacts "
         f"({entry.seconds:,.0f} s) -> {paths.FULL_RUNS.name}"

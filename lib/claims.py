@@ -8,11 +8,9 @@ What runs at full scale settled is kept in `data/full_runs.yml`: hours of comput
 need not repeat to read of. A chapter may quote it, beside its own numbers and never in their place.
 """
 
-import datetime
 import enum
 import json
 import math
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +20,7 @@ import numpy as np
 import yaml
 from IPython.display import Markdown
 
-from lib import artifacts, digests, files, paths, scale, show
+from lib import files, paths, scale, show
 
 
 class ClaimError(ValueError):
@@ -272,12 +270,6 @@ class FullRunError(ValueError):
     """There is nothing to keep, or the file of kept runs is malformed."""
 
 
-FULL_RUNS_HEADER = """\
-# Results of runs at full scale, the sources' own sizes: what a chapter settled, and the artefacts
-# that it stands on, by digest. `BOOK_SCALE=full python -m lib keep CHAPTER` writes this file.
-"""
-
-
 @dataclass(frozen=True)
 class Kept:
     """One chapter's results at full scale."""
@@ -309,66 +301,6 @@ def full_run(id: str, kept: Mapping[str, Kept] | None = None) -> dict[str, Any] 
     """What was measured of claim `id` at full scale (measured, setting, verdict), or None."""
     kept = full_runs() if kept is None else kept
     return next((entry.claims[id] for entry in kept.values() if id in entry.claims), None)
-
-
-def gather(chapter: str, generators: list[str]) -> Kept:
-    """What `chapter` settled at the current scale and the artefacts of its `generators`.
-
-    Only artefacts made at the current scale and with its own parameters are taken. Raises
-    FullRunError if the chapter settled nothing here.
-    """
-    mine = {id for id, claim in ledger().items() if claim.chapter == chapter}
-    found = {id: record for id, record in verdicts().items() if id in mine}
-    if not found:
-        raise FullRunError(
-            f"{chapter} settled nothing at {scale.current()} scale; run it first:\n"
-            f"  BOOK_SCALE={scale.current()} python -m lib run chapters/{chapter}.qmd"
-        )
-    made = [artifacts.verify(path) | {"file": path.name} for path in artifacts.every()]
-    full = [
-        one for one in made if one["chapter"] in generators and one.get("scale") == scale.current()
-    ]
-    torch = f", torch {made[0]['versions'].get('torch', '?')}" if made else ""
-    return Kept(
-        chapter=chapter,
-        date=datetime.date.today().isoformat(),
-        machine=f"{platform.machine()}{torch}",
-        artefacts=_groups(full),
-        claims={
-            id: {name: record[name] for name in ("measured", "setting", "verdict")}
-            for id, record in sorted(found.items())
-        },
-    )
-
-
-def _groups(made: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Artefacts of one recipe and chapter as one entry; digests of several are digested together.
-
-    In the order of their files' names.
-    """
-    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for one in made:
-        groups.setdefault((one["chapter"], one["name"]), []).append(one)
-    entries = []
-    for (chapter, name), many in groups.items():
-        entry = {"name": many[0]["file"] if len(many) == 1 else f"{name}, {len(many)} files"}
-        for kind in ("digest", "content"):
-            together = [one[kind] for one in many]
-            entry[kind] = together[0] if len(many) == 1 else digests.of_value(together)
-        seconds = round(sum(one["seconds"] for one in many), 3)
-        entries.append(entry | {"chapter": chapter, "seconds": seconds})
-    return entries
-
-
-def keep(entry: Kept, path: Path = paths.FULL_RUNS) -> None:
-    """Write `entry` into the file, in place of what was kept of the same chapter."""
-    kept = full_runs(path) | {entry.chapter: entry}
-    fields = ("date", "machine", "artefacts", "claims")
-    plain = {
-        name: {field: getattr(one, field) for field in fields} for name, one in sorted(kept.items())
-    }
-    text = FULL_RUNS_HEADER + yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=1000)
-    files.write_atomically(path, lambda p: p.write_text(text, encoding="utf-8"))
 
 
 # ----------------------------------------------------------------------------- the sources' runs

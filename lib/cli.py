@@ -126,6 +126,17 @@ def add(verbs: argparse._SubParsersAction) -> None:
     parser.set_defaults(run=fetch)
 
     parser = verbs.add_parser(
+        "cut",
+        help="make a committed extract again from the whole matrix",
+        description="Cut the extract of a specimen in data/specimens from its whole matrix: the "
+        "fetched one, or a file (the extract of Qwen2.5-Coder-0.5B is of an 8-bit GGUF file).",
+    )
+    parser.add_argument("id", metavar="ID", help="a specimen with a committed extract")
+    parser.add_argument("file", nargs="?", metavar="FILE", help="default: what was fetched")
+    parser.add_argument("--out", type=Path, metavar="FILE.safetensors", required=True)
+    parser.set_defaults(run=cut)
+
+    parser = verbs.add_parser(
         "sweep",
         help="run a grid of training runs",
         description="Train and film every combination of the values in the file's grid. What is "
@@ -305,6 +316,19 @@ def fetch(args: argparse.Namespace) -> None:
         size = f"{path.stat().st_size / 1e6:,.1f} MB"
     print(f"{path}: {size} from {record['source']}")
     print(f"sha256 {record['sha256']}")
+
+
+def cut(args: argparse.Namespace) -> None:
+    """Cut an extract. Raises SpecimenError."""
+    from lib.analysis import extracts
+
+    if args.id not in extracts.CUTS:
+        known = ", ".join(extracts.CUTS)
+        raise SpecimenError(f"{args.id}: the book has no extract of it; there are {known}")
+    whole = specimens.open(args.file or args.id)
+    make, settings = extracts.CUTS[args.id]
+    make(whole, catalogue.find(args.id), args.out, **settings)
+    print(f"{args.out}: {args.out.stat().st_size / 1e6:,.1f} MB from {whole.source}")
 
 
 # ----------------------------------------------------------------------------- tokens

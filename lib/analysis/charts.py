@@ -4,17 +4,15 @@ A whole matrix is measured here once and kept as an artefact; an extract brings 
 of it, or rows enough to estimate the axes from. Chapters ask for a `Chart` and need not know which.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import save_file
 
-from lib import artifacts, files
+from lib import artifacts
 from lib.analysis import census, clusters, geometry
 from lib.extraction import specimens
-from lib.extraction.catalogue import Description, SpecimenError
+from lib.extraction.catalogue import SpecimenError
 from lib.extraction.specimens import Specimen
 
 AXES = 10  # principal axes kept
@@ -241,35 +239,3 @@ def _readable(specimen: Specimen) -> np.ndarray:
     """The matrix as geometry reads it: bf16 bits or floats."""
     matrix = specimen.matrix
     return matrix.view(np.float16) if specimen.precision == "F16" else matrix
-
-
-def cut_unused(whole: Specimen, description: Description, ids: np.ndarray, path: Path) -> None:
-    """Write rows `ids` (n,) of a whole F32 matrix, and the norm of every row, as an extract.
-
-    The rows are kept as float16 bit patterns; SpecimenError if that would change a single number.
-    This made data/specimens/minilm-l6-unused-f16.safetensors (see data/README.md).
-    """
-    rows = whole.values(ids)
-    half = rows.astype(np.float16)
-    if not (half.astype(np.float32) == rows).all():
-        raise SpecimenError(f"{whole.id}: its rows are no float16 numbers; nothing was written")
-    facts = {
-        "model": description.model,
-        "licence": description.licence,
-        "tensor": description.tensor,
-        "precision": "float32 whose values are all float16 numbers",
-        "shape": [whole.rows, whole.dim],
-        "tensor_sha256": description.sha256,
-        "arrays": {
-            "norm": "L2 norm of every row",
-            "unused_ids/unused_bits": "the rows whose tokens are named [unused...], as float16 "
-            "bit patterns, exact",
-        },
-    }
-    arrays = {
-        "norm": whole.norms.astype(np.float32),
-        "unused_ids": ids.astype(np.int32),
-        "unused_bits": half.view(np.uint16),
-    }
-    metadata = {"extract": json.dumps(facts, sort_keys=True)}
-    files.write_atomically(path, lambda temporary: save_file(arrays, temporary, metadata))

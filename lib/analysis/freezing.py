@@ -331,7 +331,7 @@ def replay(path: Path, rows: np.ndarray, run: Run, steps: Sequence[int]) -> Repl
 
 
 def _tensor(frame: np.ndarray) -> torch.Tensor:
-    """A frame of a movie as the optimiser sees it: uint16 patterns are bfloat16."""
+    """A frame of a film as the optimiser sees it: uint16 patterns are bfloat16."""
     if frame.dtype == np.uint16:
         return torch.from_numpy(np.ascontiguousarray(frame).view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(np.ascontiguousarray(frame))

@@ -12,7 +12,7 @@ Adam, Loshchilov and Hutter (2019) for decoupled decay; the arms are this book's
 What makes correlated dimensions with two modes? Dead rows alone, one mechanism at a time.
 
 The thirteen printed holes differ in twenty of 2,560 dimensions, in a few of them by several lattice
-steps with nothing in between. Two thousand rows coalesce in float32 (lib.formation.alone); on top
+steps with nothing in between. Two thousand rows coalesce in float32; on top
 comes one mechanism that displaces groups of rows. As all rows take the same step, a displacement is
 carried along unchanged but for decay, so it is added once, with the size it has at the end; that is
 the one free number of an arm, and it is scanned.
@@ -248,7 +248,7 @@ def cloud(
     """(rows, 2560) float32: dead rows alone after `steps` steps, now of standard deviation `width`.
 
     They start exp(Lambda) times as wide, take a common noisy step that holds them at a lattice
-    point with the printed exponents (lib.formation.centres), and decay, in float32.
+    point with the printed exponents (lib.analysis.centres), and decay, in float32.
     """
     rng = np.random.default_rng(seed)
     centre = torch.from_numpy(centres.on_lattice(rng=rng))

@@ -61,7 +61,7 @@ def moved(frames: np.ndarray) -> np.ndarray:
 def moves_of_film(
     path: Path, rows: np.ndarray, stream: str = "W", stop: int | None = None
 ) -> Moves:
-    """Moves of `rows` through a whole movie, read segment by segment."""
+    """Moves of `rows` through a whole film, read segment by segment."""
     parts = [moves_of(frames) for _, frames in pieces(path, rows, stream, stop)]
     joined = {
         name: np.concatenate([getattr(part, name) for part in parts])
@@ -136,7 +136,7 @@ def null_drift(length: np.ndarray, distance: np.ndarray, dim: int) -> np.ndarray
 def cloud_of_film(
     path: Path, rows: np.ndarray, stream: str = "W", stop: int | None = None
 ) -> Cloud:
-    """The cloud of `rows` through a movie, read segment by segment."""
+    """The cloud of `rows` through a film, read segment by segment."""
     parts = [
         (first, cloud(lattice.value(frames)))
         for first, frames in films.pieces(path, rows, stream, stop)
@@ -267,7 +267,7 @@ def shell_of(frames: np.ndarray) -> Shell:
 def shell_of_film(
     path: Path, rows: np.ndarray, stream: str = "W", stop: int | None = None
 ) -> Shell:
-    """The shell of `rows` through a movie, read segment by segment."""
+    """The shell of `rows` through a film, read segment by segment."""
     pieces, start, last = [], None, None
     for _, patterns in films.pieces(path, rows, stream, stop):
         frames = lattice.value(patterns)

@@ -1,6 +1,6 @@
 """The snowball, the plain way: rows = bfloat16(centre + noise), then count who is identical.
 
-Source: seed document 001, parts VI and VII. This is the reference that `lib.formation.exact` is
+Source: seed document 001, parts VI and VII. This is the reference that `lib.analysis.simulation` is
 tested against. It does what the original notebooks did, operation by operation in float32, and it
 is slow: a Monument Valley trial at their size draws 389 million random numbers.
 

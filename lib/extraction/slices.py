@@ -5,14 +5,10 @@ line between them. It is kept as `data/corpora/fetched/NAME.txt.xz`; `NAME.json`
 where it came from and what its digest is. No chapter needs one: they default to the committed
 corpora, and take a slice's name wherever they take a corpus.
 
-No digest stands here: no machine on which the book was written could reach these hosts, so the
-addresses are those that public code uses, and the first fetch records the digest it saw.
-
-Stream a slice of a large corpus: of a file of many gigabytes only the bytes that hold it.
-
-A Parquet file is read from its footer on, row group by row group, and of each only the pages of
-the text's column, until the slice is full. What came is kept in a folder beside the slice, so that
-a fetch that was cut goes on where it was; a file that has changed meanwhile is begun anew.
+Of a file of many gigabytes only the bytes that hold the slice are read: a Parquet file from its
+footer on, row group by row group, and of each only the pages of the text's column. What came is
+kept in a folder beside the slice, so that a fetch that was cut goes on where it was; a file that
+has changed meanwhile is begun anew.
 """
 
 import codecs
@@ -54,57 +50,8 @@ class Slice:
 
 
 CATALOGUE = {
-    entry.name: entry
-    for entry in (
-        Slice(
-            name="fineweb2",
-            language="Thai",
-            repo="HuggingFaceFW/fineweb-2",
-            file="data/tha_Thai/train/000_00000.parquet",
-            column="text",
-            characters=20_000_000,
-            licence="ODC-By 1.0, and the terms of Common Crawl",
-            sources="20 MB of Thai in the text of Flannel's tokenizer",
-        ),
-        Slice(
-            name="fineweb",
-            language="English",
-            repo="HuggingFaceFW/fineweb",
-            file="sample/10BT/000_00000.parquet",
-            column="text",
-            characters=80_000_000,
-            licence="ODC-By 1.0, and the terms of Common Crawl",
-            sources="80 MB of English in that text (asked of FineWeb-2, which is the collection "
-            "without English), and 2 to 5 MB to train the model on",
-        ),
-        Slice(
-            name="culturax",
-            language="Thai",
-            repo="uonlp/CulturaX",
-            file="th/th_part_00000.parquet",
-            column="text",
-            characters=20_000_000,
-            licence="that of mC4 and OSCAR",
-            gated=True,
-            sources="the sources print no size",
-        ),
-        Slice(
-            name="tinystories",
-            language="English",
-            repo="roneneldan/TinyStories",
-            file="TinyStoriesV2-GPT4-train.txt",
-            characters=10_000_000,
-            licence="CDLA-Sharing 1.0",
-            sources="the sources print no size",
-        ),
-        Slice(
-            name="gatsby",
-            language="English",
-            file="https://www.gutenberg.org/files/64317/64317-0.txt",
-            licence="public domain in the United States (Project Gutenberg 64317)",
-            sources="the whole novel, about 270 KB",
-        ),
-    )
+    name: Slice(name, **entry)
+    for name, entry in files.read_yaml(paths.CORPORA / "catalogue.yaml")["slices"].items()
 }
 
 
@@ -217,7 +164,7 @@ def take(documents: Iterator[str], characters: int | None, name: str) -> str:
     if len(text) < characters:
         raise SpecimenError(
             f"{name}: has {len(text):,} characters, {characters:,} were asked for; the file has "
-            "changed: mend its entry in lib/tokens/slices.py"
+            "changed: mend its entry in data/corpora/catalogue.yaml"
         )
     return text[:characters]
 

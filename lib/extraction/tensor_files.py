@@ -1,31 +1,28 @@
-"""Read safetensors files that nobody vouches for: strict header, then a memory map, no copy.
+"""Open any matrix on disk: safetensors as a memory map, GGUF through its own package.
 
-The format: 8 bytes little-endian header length, a JSON header, the tensors' bytes. The checks
-follow the format's own rules (https://github.com/huggingface/safetensors#format); the package's
-reader gives no byte offsets, which a memory map and a range read need.
-
-Quantised matrices: one tensor of a GGUF file through the gguf package, labelled as what it is.
+The `safetensors` library decides whether a file is sound. It gives no byte offsets, which a memory
+map without a copy and a range read need, so these are read from the header that it has accepted.
 
 A quantised row is not the released row: quantisation may merge rows, never split them, so a census
-of one counts at least the holes' tokens of the other, and no lattice statement may rest on it.
-
-Quantised rows back to numbers: GGUF's Q8_0 blocks.
+of a quantised matrix counts at least the holes' tokens of the other, and no lattice statement may
+rest on it.
 """
 
 import json
-import math
+import tempfile
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import safetensors
 
 from lib.extraction.catalogue import SpecimenError
 
-HEADER_LIMIT = 25_000_000  # bytes; real headers of the largest models are a few MB
-RANK_LIMIT = 16
-METADATA = "__metadata__"
-
+METADATA = "__metadata__"  # key of a header that is no tensor
+FIRST_READ = 1 << 16  # bytes: the header of most files comes with the first request
+HEADER_LIMIT = 25_000_000  # bytes of a header that are asked for; of the largest models: a few MB
+MOST_NAMED = 8  # tensors that an error lists
 
 # Storage dtypes: the dtype's name in the header -> the numpy dtype that holds its bits.
 DTYPES = {
@@ -35,17 +32,12 @@ DTYPES = {
     "F64": np.dtype("<f8"),
     "F8_E4M3": np.dtype("u1"),
     "F8_E5M2": np.dtype("u1"),
-    "I8": np.dtype("i1"),
-    "U8": np.dtype("u1"),
-    "I16": np.dtype("<i2"),
-    "U16": np.dtype("<u2"),
-    "I32": np.dtype("<i4"),
-    "U32": np.dtype("<u4"),
-    "I64": np.dtype("<i8"),
-    "U64": np.dtype("<u8"),
     "BOOL": np.dtype("u1"),
+} | {
+    f"{kind}{8 * size}": np.dtype(f"<{kind.lower()}{size}")
+    for kind in "IU"
+    for size in (1, 2, 4, 8)
 }
-
 
 # Where checkpoints keep the matrix that makes the logits, the untied head before the embedding.
 UNEMBEDDINGS = (
@@ -61,6 +53,14 @@ UNEMBEDDINGS = (
     "embeddings.word_embeddings.weight",
     "bert.embeddings.word_embeddings.weight",
 )
+
+GGUF_UNEMBEDDINGS = ("output.weight", "token_embd.weight")
+GGUF_NATIVE = {"F32": np.float32, "F16": np.float16, "BF16": np.uint16}
+Q8_BLOCK = 32  # values of a Q8_0 matrix that share one scale
+
+SINGLE = "model.safetensors"  # of a model's folder or repository
+INDEX = "model.safetensors.index.json"
+INDEX_LIMIT = 25_000_000  # bytes
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Header:
-    """A checked header: every tensor's bytes lie in the file, end to end, none overlapping."""
+    """A sound header: every tensor's bytes lie in the file, end to end, none overlapping."""
 
     entries: dict[str, Entry]
     metadata: dict[str, str]
@@ -93,7 +93,6 @@ def open_tensor(path: str | Path, tensor: str | None = None) -> tuple[np.ndarray
     Without `tensor` the file's unembedding is taken: its only matrix, or a well-known name.
     Raises SpecimenError on a missing, malformed or ambiguous file.
     """
-    path = Path(path)
     entry = choose(read_header(path), tensor, str(path))
     if entry.nbytes == 0:
         raise SpecimenError(f"{path}: tensor {entry.name!r} is empty; name another tensor")
@@ -101,128 +100,76 @@ def open_tensor(path: str | Path, tensor: str | None = None) -> tuple[np.ndarray
     return array, entry.dtype
 
 
-def read_header(path: str | Path) -> Header:
-    """The checked header of a safetensors file. Raises SpecimenError."""
-    path = Path(path)
+def read_header(path: str | Path, where: str = "") -> Header:
+    """The header of a safetensors file, called `where` in errors. Raises SpecimenError."""
+    path, where = Path(path), where or str(path)
     try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            length = header_length(file.read(8), size, str(path))
-            raw = file.read(length)
+        with path.open("rb") as file, safetensors.safe_open(path, "numpy"):
+            length = int.from_bytes(file.read(8), "little")
+            table = json.loads(file.read(length), object_pairs_hook=_once)
     except FileNotFoundError:
         raise SpecimenError(f"{path}: no such file; check the path") from None
+    except (safetensors.SafetensorError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise SpecimenError(
+            f"{where}: is no sound safetensors file ({reason}); fetch or save it again"
+        ) from None
     except OSError as error:
         raise SpecimenError(f"{path}: cannot be read ({error.strerror}); check the file") from None
-    return parse_header(raw, size, str(path))
+    metadata, start = table.pop(METADATA, {}), 8 + length
+    entries = {
+        name: Entry(
+            name, one["dtype"], tuple(one["shape"]), *(start + o for o in one["data_offsets"])
+        )
+        for name, one in table.items()
+    }
+    return Header(entries, metadata, start)
 
 
-def header_length(first8: bytes, file_size: int, where: str) -> int:
-    """Bytes of the JSON header, from the file's first 8 bytes. Raises SpecimenError."""
-    if len(first8) < 8:
-        raise _damaged(where, f"it has {len(first8)} bytes, too few for a safetensors file")
-    length = int.from_bytes(first8, "little")
-    if length > HEADER_LIMIT:
-        raise _damaged(where, f"its header claims {length:,} bytes, over {HEADER_LIMIT:,}")
-    if 8 + length > file_size:
-        raise _damaged(where, f"its header claims {length:,} bytes, the file ends before that")
-    return length
+def header_elsewhere(read: Callable[[int, int], bytes], size: int, where: str) -> Header:
+    """The header of a file of `size` bytes that is not here; `read(start, stop)` gives its bytes.
 
-
-def parse_header(raw: bytes, file_size: int, where: str) -> Header:
-    """Check the JSON header `raw` of a file of `file_size` bytes. Raises SpecimenError."""
-    data_start = 8 + len(raw)
-    table = _json(raw, where)
-    metadata = table.pop(METADATA, {})
-    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
-        raise _damaged(where, "its __metadata__ is not a map of strings")
-    entries = {name: _entry(name, value, data_start, where) for name, value in table.items()}
-    reached = data_start
-    for entry in sorted(entries.values(), key=lambda e: (e.start, e.stop)):
-        if entry.start < reached:
-            raise _damaged(where, f"tensor {entry.name!r} overlaps the one before it")
-        if entry.start > reached:
-            raise _damaged(where, f"{entry.start - reached:,} bytes before {entry.name!r} are lost")
-        reached = entry.stop
-    if reached > file_size:
-        raise _damaged(where, f"it is truncated: {file_size:,} bytes of {reached:,}")
-    if reached < file_size:
-        raise _damaged(where, f"{file_size - reached:,} bytes follow its last tensor")
-    return Header(entries, metadata, data_start)
+    The library is shown a sparse file of the same size. Raises SpecimenError.
+    """
+    first = read(0, min(FIRST_READ, size))
+    needed = 8 + int.from_bytes(first[:8], "little")
+    if len(first) < needed <= min(size, HEADER_LIMIT):
+        first += read(len(first), needed)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "header.safetensors"
+        with path.open("wb") as file:
+            file.write(first[:needed])
+            file.truncate(size)
+        return read_header(path, where)
 
 
 def choose(header: Header, tensor: str | None, where: str) -> Entry:
     """The entry named `tensor`, or the unembedding if none is named. Raises SpecimenError."""
-    if tensor is not None:
-        if tensor in header.entries:
-            return header.entries[tensor]
-        raise SpecimenError(f"{where}: has no tensor {tensor!r}; it holds {_names(header.entries)}")
-    for name in UNEMBEDDINGS:
-        if name in header.entries:
-            return header.entries[name]
-    matrices = [name for name, entry in header.entries.items() if len(entry.shape) == 2]
-    if len(matrices) == 1:
-        return header.entries[matrices[0]]
-    raise SpecimenError(
-        f"{where}: which tensor? append :NAME, one of {_names(matrices or header.entries)}"
-    )
+    known, entries = (tensor,) if tensor else UNEMBEDDINGS, header.entries
+    matrices = [name for name, entry in entries.items() if len(entry.shape) == 2]
+    found = next((name for name in known if name in entries), None)
+    if found is None and tensor is None and len(matrices) == 1:
+        found = matrices[0]
+    if found is None:
+        said = f"has no tensor {tensor!r}; there is" if tensor else "which tensor? append :NAME of"
+        raise SpecimenError(f"{where}: {said} {_listed(matrices or entries)}")
+    if (dtype := entries[found].dtype) not in DTYPES:
+        raise SpecimenError(f"{where}: {found!r} is {dtype}; this book reads {', '.join(DTYPES)}")
+    return entries[found]
 
 
-def _json(raw: bytes, where: str) -> dict[str, Any]:
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        table = dict(pairs)
-        if len(table) < len(pairs):
-            raise ValueError("a key stands twice in it")
-        return table
-
-    try:
-        table = json.loads(raw.decode("utf-8"), object_pairs_hook=once)
-    except (ValueError, RecursionError) as error:
-        reason = str(error) if "twice" in str(error) else "it is no valid JSON"
-        raise _damaged(where, f"its header cannot be read: {reason}") from None
-    if not isinstance(table, dict):
-        raise _damaged(where, "its header is no JSON object")
+def _once(pairs: list[tuple[str, object]]) -> dict:
+    """A JSON object, each of whose keys stands once: readers differ in which of two they take."""
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        raise ValueError("a key stands twice in its header")
     return table
 
 
-def _entry(name: str, value: Any, data_start: int, where: str) -> Entry:
-    if not isinstance(value, dict) or set(value) != {"dtype", "shape", "data_offsets"}:
-        raise _damaged(where, f"tensor {name!r} lacks dtype, shape or data_offsets")
-    dtype, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
-    if not isinstance(dtype, str) or dtype not in DTYPES:
-        raise SpecimenError(f"{where}: tensor {name!r} has dtype {dtype!r}; this book reads "
-                            f"{', '.join(DTYPES)}")  # fmt: skip
-    if not _counts(shape) or len(shape) > RANK_LIMIT:
-        raise _damaged(where, f"tensor {name!r} has no valid shape")
-    if not _counts(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
-        raise _damaged(where, f"tensor {name!r} has no valid data_offsets")
-    need = math.prod(shape) * DTYPES[dtype].itemsize
-    if offsets[1] - offsets[0] != need:
-        raise _damaged(
-            where, f"tensor {name!r} of shape {shape} and dtype {dtype} needs {need:,} "
-            f"bytes but its offsets span {offsets[1] - offsets[0]:,}"
-        )  # fmt: skip
-    return Entry(name, dtype, tuple(shape), data_start + offsets[0], data_start + offsets[1])
-
-
-def _counts(value: Any) -> bool:
-    """A list of non-negative integers below 2**63 (booleans are not integers here)."""
-    return isinstance(value, list) and all(type(v) is int and 0 <= v < 2**63 for v in value)
-
-
-def _names(names: Any, most: int = 8) -> str:
+def _listed(names: Iterable[str]) -> str:
     names = list(names)
-    if not names:
-        return "none"
-    rest = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(repr(name) for name in names[:most]) + rest
-
-
-def _damaged(where: str, reason: str) -> SpecimenError:
-    return SpecimenError(f"{where}: {reason}; fetch or save the file again")
-
-
-GGUF_UNEMBEDDINGS = ("output.weight", "token_embd.weight")
-GGUF_NATIVE = {"F32": np.float32, "F16": np.float16, "BF16": np.uint16}
+    rest = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return ", ".join(repr(name[:80]) for name in names[:MOST_NAMED]) + rest if names else "none"
 
 
 def open_gguf(path: Path, tensor: str | None = None) -> tuple[np.ndarray, str, int, str]:
@@ -267,9 +214,6 @@ def dequantise(blocks: np.ndarray, kind: str) -> np.ndarray:
         ) from None
 
 
-Q8_BLOCK = 32  # values that share one scale
-
-
 def dequantise_q8_0(scale_bits: np.ndarray, q: np.ndarray) -> np.ndarray:
     """(n, dim) float32 from scale_bits (n, dim/32) uint16 float16-bits and q (n, dim) int8.
 
@@ -280,11 +224,6 @@ def dequantise_q8_0(scale_bits: np.ndarray, q: np.ndarray) -> np.ndarray:
         raise ValueError(f"scales {scale_bits.shape} do not belong to quants {q.shape}")
     scale = scale_bits.view(np.float16).astype(np.float32)
     return (q.reshape(rows, -1, Q8_BLOCK).astype(np.float32) * scale[:, :, None]).reshape(rows, dim)
-
-
-SINGLE = "model.safetensors"
-INDEX = "model.safetensors.index.json"
-INDEX_LIMIT = 25_000_000  # bytes
 
 
 def file_in(folder: Path, tensor: str | None) -> Path:

@@ -1,4 +1,4 @@
-"""Movies against plain HDF5 with gzip: `python -m benchmarks.movie [STEPS | FILM.h5]`.
+"""Films against plain HDF5 with gzip: `python -m benchmarks.films [STEPS | FILM.h5]`.
 
 Films a small Goldilocks (real text, real gradients), then writes the same frames as one would:
 uint16, gzip level 4, a chunk a frame. Prints milliseconds of processor time a frame, share of the
