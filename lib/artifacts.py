@@ -88,7 +88,7 @@ class Recipe:
         return cls(**parameters)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Artifact:
     """One artefact on disk, already verified."""
 
@@ -116,6 +116,10 @@ class Artifact:
         return getattr(importlib.import_module(module), name).restored(
             self.provenance["parameters"]
         )
+
+    def __repr__(self) -> str:
+        """Its summary: what a notebook shows of it."""
+        return self.summary
 
     @property
     def seconds(self) -> float:

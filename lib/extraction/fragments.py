@@ -11,9 +11,9 @@ Can a piece of a character ever be emitted? The search for texts that complete i
 
 A token whose bytes are no valid UTF-8 starts or ends inside a character. It is emitted only between
 neighbours that supply the character's other bytes and leave the token alone in merging. By the
-second fact of `lib.extraction.merging`, a chain of tokens is what merging gives only if each adjacent
-pair is; so the search looks at *every* token that can stand at its left and every one that can
-stand at its right, and keeps those whose pair with it is stable. Both lists are complete. Only
+second fact of `lib.extraction.merging`, a chain of tokens is what merging gives only if each
+adjacent pair is; so the search looks at *every* token that can stand at its left and every one that
+can stand at its right, and keeps those whose pair with it is stable. Both lists are complete. Only
 where a neighbour is itself unfinished at its far side is the search bounded: DEPTH tokens on either
 side, and of the ways to finish such a neighbour the FURTHER first ones.
 """

@@ -1,8 +1,8 @@
 """What merging makes of every token's own bytes: one compiled pass over a whole vocabulary.
 
-`lib.extraction.merging` is the definition; here the same rule runs over all tokens of a rank file at
-once, and a test holds the two together. Byte strings are found by a rolling hash, then compared, so
-no collision can decide. A vocabulary with a list of merges goes the readable way.
+`lib.extraction.merging` is the definition; here the same rule runs over all tokens of a rank file
+at once, and a test holds the two together. Byte strings are found by a rolling hash, then compared,
+so no collision can decide. A vocabulary with a list of merges goes the readable way.
 """
 
 import numpy as np

@@ -138,7 +138,7 @@ class Specimen:
 
     @cached_property
     def tokens(self) -> Any:
-        """The vocabulary that names the rows (lib.extraction.vocabulary). Raises SpecimenError if none."""
+        """The vocabulary that names the rows. Raises SpecimenError if there is none."""
         if self.description.tokenizer is None:
             raise SpecimenError(
                 f"{self.id}: the book has no tokenizer for {self.description.model}"
