@@ -20,7 +20,8 @@ import hdf5plugin  # noqa: F401 (films are compressed with it)
 import numpy as np
 import safetensors.numpy
 
-NUMBER = re.compile(r"[−-]?\d[\d,]*(?:\.\d+)?(?:\s×\s10[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+)?")
+NUMBER = re.compile(r"[−-]?\d[\d,]*(?:\.\d+)?(?:\s×\s10[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+|e[-+]\d+)?")
+RAISED = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")
 TIMED = ("speed",)  # artefacts that are a property of the moment
 CLOCK = re.compile(r"made (?:by|in)|steps? (?:a|per) second|with torch| s\b.*artefact|\d s \|")
 NAMES = re.compile(r"`[^`]*`|@[\w-]+|\]\([^)]*\)|https?://\S+|\$[^$]*\$")
@@ -51,6 +52,12 @@ def arrays(folder: Path, scale: str) -> dict[str, set[str]]:
     return found
 
 
+def value(shown: str) -> str:
+    """A number in one form, however the page wrote it."""
+    plain = shown.replace(",", "").replace("−", "-").replace(" × 10", "e").translate(RAISED)
+    return f"{float(plain):.9g}"
+
+
 def numbers(notebook: Path) -> tuple[Counter, dict[str, str]]:
     """How often each number stands on a page, and the words round it."""
     counts: Counter = Counter()
@@ -65,10 +72,10 @@ def numbers(notebook: Path) -> tuple[Counter, dict[str, str]]:
             for line in text.split("\n"):
                 if CLOCK.search(line):
                     continue
-                line = NAMES.sub(" ", line.replace("\u00a0", " "))
+                line = re.sub(r"\\(?=[-.])", "", line.replace("\u00a0", " "))
+                line = NAMES.sub(" ", line)
                 for match in NUMBER.finditer(line):
-                    number = match.group(0).replace(",", "").replace("-", "−").strip()
-                    number = re.sub(r"(\.\d*?)0+(?=$| )", r"\1", number).rstrip(".")
+                    number = value(match.group(0))
                     counts[number] += 1
                     near = line[max(0, match.start() - 40) : match.end() + 30]
                     context.setdefault(number, " ".join(near.split()))

@@ -10,7 +10,7 @@ from lib import lattice
 from lib.analysis import coalescence, freezing, motion, observers
 from lib.analysis.observers import Coalescence, Distinct, Gauge, Lives
 from lib.training import films, loop, model, optim
-from lib.training.config import FLOAT32, FP32_MASTER, Run
+from lib.training.config import FLOAT32, Run
 from lib.training.worlds import World
 from tests import oracles
 from tests.small import DEAD, FILMED, filmed_world, world_of
@@ -121,15 +121,6 @@ def test_distinct_dead_rows_are_counted_at_every_step(film):
     assert found["distinct"].tolist() == [len(np.unique(f, axis=0)) for f in frames]
     merged = FILMED.replace(init="point", steps=4)
     assert Distinct().watch(merged, filmed_world())["distinct"].tolist() == [1] * 5
-
-
-def test_weight_decay_is_absent_in_bf16_and_present_with_a_master():
-    def last(**changes):
-        return Lives().watch(FILMED.replace(steps=60, **changes), filmed_world())["last"]
-
-    np.testing.assert_array_equal(last(), last(weight_decay=0.1))
-    decayed = last(weight_decay=0.5, **FP32_MASTER)
-    assert (last(**FP32_MASTER) != decayed).any()
 
 
 # ----------------------------------------------------------------------------- coalescence
