@@ -25,7 +25,7 @@ def planted_specimen(seed: int, rows: int = 6_000, dim: int = 256):
 def test_the_spike_is_found_where_it_was_planted(rng):
     norms = np.concatenate([rng.normal(1, 0.1, 20_000), 0.8 + rng.uniform(0, 1e-5, 400)])
     found = clusters.find_spike(norms)
-    assert 0.8 <= found.centre <= 0.8 + 1e-5
+    assert 0.8 <= found.centre <= 0.8 + 1e-5 and 0 < found.width <= 1e-5
     assert found.rows == pytest.approx(400, abs=30)
     assert found.holds(norms).sum() == found.rows
     assert found.background < 20

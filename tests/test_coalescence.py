@@ -124,6 +124,16 @@ def test_a_row_never_met_is_not_behind_and_one_met_lately_is_farther_than_one_me
     assert np.isclose(np.log(found[2] / found[1]), later, rtol=0.05)  # long after both: the law
     louder = coalescence.late_distance(run, {**record, "hidden": np.full(1600, 10.0)}, met)
     assert (louder[1:] > found[1:]).all()
+    rows = np.random.default_rng(0).normal(size=(2, 4 + 3, run.dim))
+    rows[-1, :4] = 3 * rows[-1, 4:].mean(0)
+    tokens = coalescence.late_tokens(run, {**record, "rows": rows}, met)
+    unseen, total = rows[-1, 4:], coalescence.exposure(run)
+    assert tokens["times"].tolist() == [0, 1, 1, 10]
+    np.testing.assert_allclose(tokens["since"], total[-1] - total[[0, 100, 700, 109]])
+    np.testing.assert_allclose(tokens["distance"], 2 * np.linalg.norm(unseen.mean(0)))
+    np.testing.assert_allclose([tokens["norm"], tokens["cosine"]], [[3] * 4, [1] * 4])
+    width = coalescence.spread(unseen)
+    np.testing.assert_allclose(tokens["foreseen"], np.hypot(found, width))
 
 
 def test_a_recipe_adds_up_to_half_the_peak():

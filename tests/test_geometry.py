@@ -186,6 +186,8 @@ def test_shell_density_of_an_even_ball_is_even(rng):
     points = rng.uniform(-1, 1, size=(200_000, 3))
     density = geometry.shell_density(np.linalg.norm(points, axis=1), np.linspace(0.2, 1, 9))
     assert np.allclose(density, 200_000 / 8, rtol=0.1)
+    line = geometry.shell_density(np.array([0.1, 0.2, 0.6]), np.array([0.0, 0.5, 1.0]), dim=1)
+    assert line.tolist() == [2, 1]  # both sides count
     with pytest.raises(geometry.GeometryError, match="896 dimensions"):
         geometry.shell_density(np.ones(3), np.array([0.0, 1.0]), dim=896)
 

@@ -54,6 +54,9 @@ def test_a_planted_sigma_is_found_and_the_holes_are_no_snowball():
 def test_the_observed_steps_are_the_printed_holes():
     data = inference.observed()
     assert (data.dims, data.rows) == (2560, 2100)
+    assert (data.ulp[:20] == lattice.ulp(qwen3.thirteen().bits[0])).all()
+    everywhere = np.sort(2.0 ** (qwen3.exponents() - 134.0))
+    assert (np.sort(np.repeat(data.ulp, data.times)) == everywhere).all()
     assert sum(np.count_nonzero(count) > 1 for count in data.counts) == 20
     quiet = inference.without(data, np.array([np.count_nonzero(n) > 1 for n in data.counts]))
     assert quiet.dims == 2540 and quiet.rows == 2100

@@ -32,9 +32,9 @@ def test_a_large_eps_leaves_the_scatter_of_fixed_points(eps):
 
 
 def test_rounded_gradients_heat_a_cloud_to_the_closed_form():
-    setting = Setting(**{**SHORT, "steps": 3000}, rounded=True, jitter=10.0)
+    setting = Setting(**{**SHORT, "steps": 3000}, rounded=True, jitter=30.0)
     found = mechanisms.width(mechanisms.run_setting(setting)[1])
-    assert np.isclose(found, mechanisms.heated_width(setting), rtol=0.15)
+    assert np.isclose(found, mechanisms.heated_width(setting), rtol=0.1)
     calm = Setting(**{**SHORT, "steps": 3000}, rounded=True, jitter=0.1)
     assert mechanisms.width(mechanisms.run_setting(calm)[1]) < 0.5 * found
 

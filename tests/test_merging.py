@@ -31,6 +31,15 @@ def test_texts_are_cut_as_the_library_cuts_them(qwen, library):
     assert merging.encode(text, qwen) == library.encode(text).ids
 
 
+def test_what_no_pattern_takes_is_a_word_of_its_own():
+    rows = tiny([], patterns=(r"\d",))
+    assert merging.words("1aé2b", rows) == ["1", "aé", "2", "b"]
+    assert merging.words("a1", rows) == ["a", "1"] and merging.words("", rows) == []
+    decomposed = "e\u0301"
+    assert merging.normalise(decomposed, rows) == decomposed
+    assert merging.normalise(decomposed, tiny([], normaliser="NFC")) == "é"
+
+
 def test_together_is_what_the_words_say(qwen):
     rng = np.random.default_rng(42)
     letters = [*list("aB1 \n'!"), "é", "ก", "ั", "漢", "́"]

@@ -34,6 +34,7 @@ def test_lives_are_what_a_film_shows(film):
     at = np.arange(1, FILMED.steps + 1)[:, None, None]
     np.testing.assert_array_equal(seen["component"], (moved * at).max(0))
     np.testing.assert_array_equal(seen["component"].max(1), life.motion)
+    assert len(np.unique(life.motion)) > 5 and (life.early < life.motion).any()
     grads = lattice.value(films.read(film, "W.grad", slice(FILMED.steps // 2 + 1, None), DEAD))
     np.testing.assert_allclose(seen["push"], np.linalg.norm(grads, axis=-1).mean(0), rtol=1e-5)
 

@@ -1,6 +1,7 @@
 """AdamW: the transparent form, the fast form and torch's own agree, bit for bit."""
 
 import itertools
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -139,7 +140,16 @@ def test_fma_rounds_once():
     big, tiny = torch.tensor([1 + 2.0**-23]), torch.tensor([2.0**-24])
     just_above = optim.fma(tiny, 1 + torch.tensor([2.0**-23]), big)
     assert just_above.item() == 1 + 2.0**-22
-    assert optim.fma(torch.tensor([2.0**-40]), torch.tensor([2.0**-40]), torch.tensor([1.0])) == 1
+    rng = np.random.default_rng(0)
+    numbers = np.ldexp(rng.normal(size=(3, 300)), rng.integers(-30, 30, (3, 300)))
+    given = numbers.astype(np.float32)
+    given[2, ::2] = -given[0, ::2] * given[1, ::2]  # what is left is the product's own rounding
+    found = optim.fma(*map(torch.from_numpy, given)).numpy()
+    for a, b, c, one in zip(*given.tolist(), found, strict=True):
+        exact = Fraction(a) * Fraction(b) + Fraction(c)
+        near = abs(Fraction(float(one)) - exact)
+        for side in np.nextafter(one, np.float32([-np.inf, np.inf])):
+            assert near <= abs(Fraction(float(side)) - exact)
 
 
 @pytest.mark.parametrize("master", ["fp32", "low16"])
