@@ -28,7 +28,7 @@ def gather(chapter: str, generators: list[str]) -> claims.Kept:
             f"{chapter} settled nothing at {scale.current()} scale; run it first:\n"
             f"  BOOK_SCALE={scale.current()} python -m lib run chapters/{chapter}.qmd"
         )
-    made = [artifacts.verify(path) | {"file": path.name} for path in artifacts.every()]
+    made = [artifacts.opened(path).provenance | {"file": path.name} for path in artifacts.every()]
     full = [
         one for one in made if one["chapter"] in generators and one.get("scale") == scale.current()
     ]

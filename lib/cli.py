@@ -431,8 +431,8 @@ def verify(args: argparse.Namespace) -> int:
     damaged = 0
     for path in artifacts.every():
         try:
-            made = artifacts.verify(path)
-            print(f"ok       {path.relative_to(paths.ARTIFACTS)}  {made['seconds']:.1f} s")
+            seconds = artifacts.opened(path).seconds
+            print(f"ok       {path.relative_to(paths.ARTIFACTS)}  {seconds:.1f} s")
         except artifacts.ArtifactError as error:
             damaged += 1
             print(f"DAMAGED  {error}")
