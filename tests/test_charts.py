@@ -67,7 +67,7 @@ def test_a_fetched_matrix_is_measured_once_and_its_chart_kept(tmp_path, monkeypa
     monkeypatch.setattr(charts, "measure", None)
     assert np.array_equal(charts.chart(W).projection, kept.projection)  # not measured again
     [file] = artifacts.every()
-    assert artifacts.verify(file)["parameters"] == {"specimen": "w"}
+    assert artifacts.opened(file).provenance["parameters"] == {"specimen": "w"}
 
 
 def test_rows_are_named_by_their_tokens_where_the_book_has_them():

@@ -38,6 +38,22 @@ def test_value_ordinal_and_ulp():
     np.testing.assert_array_equal(by_hand(FINITE), lattice.ulp(FINITE).astype(float))
 
 
+def test_historical_displacement_parts_from_steps_only_where_it_should():
+    historical = shown("lattice/01-anatomy", "historical_displacement")
+    before = FINITE[(FINITE & 0x7FFF) != lattice.LARGEST]
+    one_up = historical(before, lattice.neighbour_up(before))
+    sign, exponent, mantissa = lattice.fields(before)
+    zero = (before & 0x7FFF) == 0
+    # downwards in magnitude from a power of two (but not within E <= 1, where the ULP is one)
+    half = (sign == 1) & (mantissa == 0) & (exponent > 1)
+    assert np.isposinf(one_up[zero]).all() and half.sum() == 253
+    assert (one_up[half] == 0.5).all() and (one_up[~zero & ~half] == 1).all()
+    assert np.isneginf(historical(before[zero], lattice.neighbour_down(before[zero]))).all()
+    assert (historical(before, before) == 0).all()
+    assert historical(0x3F80, 0x4000) == (2.0 - 1.0) / 2.0**-7 == lattice.steps(0x3F80, 0x4000)
+    assert historical(0x4000, 0x3F80) == -64  # but -128 steps
+
+
 def test_rounding():
     x = np.random.default_rng(42).normal(size=50_001).astype(np.float32)
     x[:4] = [1 + 2**-8, 1 + 3 * 2**-8, -1 - 2**-8, 2.0**-140]  # two ties, a sign, a subnormal

@@ -7,7 +7,6 @@ What is kept of a run is an `Observation`; the ones that need no analysis are he
 """
 
 import dataclasses
-import importlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -83,16 +82,13 @@ class Experiment(artifacts.Recipe):
 
 def tagged(value: Any) -> dict[str, Any]:
     """A dataclass as plain values that say which class it is of."""
-    return {"kind": f"{type(value).__module__}.{type(value).__qualname__}", **digests.plain(value)}
+    return {"kind": artifacts.kind_of(value), **digests.plain(value)}
 
 
 def untagged(plain: Mapping[str, Any]) -> Any:
     """The dataclass of the library that `tagged` made plain; lists become tuples."""
     fields = {name: tuple(v) if isinstance(v, list) else v for name, v in plain.items()}
-    module, _, name = fields.pop("kind").rpartition(".")
-    if module.split(".")[0] != "lib":
-        raise artifacts.ArtifactError(f"{module}.{name} is no class of the library")
-    return getattr(importlib.import_module(module), name)(**fields)
+    return artifacts.class_of(fields.pop("kind"))(**fields)
 
 
 # ----------------------------------------------------------------------------- observations
