@@ -17,7 +17,7 @@ import io
 import json
 import lzma
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,12 +25,13 @@ from typing import Any
 import filelock
 
 from lib import files, paths, progress
-from lib.extraction import fetching, ranges
+from lib.extraction import editions, fetching, ranges
 from lib.extraction.catalogue import SpecimenError
+from lib.extraction.editions import EditionError
 
-
-class SliceError(RuntimeError):
-    """A slice is not here, or is not what was fetched."""
+PIECE = 1 << 20  # bytes of a plain text asked for at a time
+BETWEEN = "\n\n"  # between two documents
+GUTENBERG = ("*** START OF", "*** END OF")  # lines round the text of a Project Gutenberg file
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Slice:
 
     name: str
     language: str
-    file: str  # in the repository; or the whole address, if there is no repository
+    file: str  # in the repository; or the whole address of a Gutenberg text, if there is none
     repo: str | None = None  # a data set on the Hugging Face hub
     revision: str = "main"  # the commit it stands for is recorded
     column: str | None = None  # of a Parquet file; None: the file is plain UTF-8 text
@@ -55,44 +56,29 @@ CATALOGUE = {
 }
 
 
-def find(name: str) -> Slice:
-    """The catalogue's entry. Raises SliceError with the names there are."""
-    if name not in CATALOGUE:
-        raise SliceError(f"unknown slice {name!r}; there are {', '.join(CATALOGUE)}")
-    return CATALOGUE[name]
-
-
 def path(name: str) -> Path:
     """Where the slice's text lies, or will lie."""
-    return paths.SLICES / f"{find(name).name}.txt.xz"
+    return paths.SLICES / f"{name}.txt.xz"
 
 
 def provenance(name: str) -> dict[str, Any]:
-    """Where a fetched slice came from: source, version, characters, sha256. Raises SliceError."""
-    file = path(name).with_name(f"{name}.json")
+    """Where a fetched slice came from: source, version, characters, sha256. Raises EditionError."""
+    file = paths.SLICES / f"{name}.json"
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
         return {key: record[key] for key in ("source", "version", "characters", "sha256")}
     except FileNotFoundError:
-        raise SliceError(f"corpus {name!r} is not here; `python -m lib fetch {name}`") from None
+        raise EditionError(f"corpus {name!r} is not here; `python -m lib fetch {name}`") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise SliceError(
+        raise EditionError(
             f"{file}: is damaged ({error!r}); `python -m lib fetch {name} --again`"
         ) from None
 
 
 def read(name: str) -> str:
-    """The text of a fetched slice, held to its digest. Raises SliceError with the mend."""
-    record, file = provenance(name), path(name)
-    try:
-        data = lzma.decompress(file.read_bytes())
-    except (OSError, lzma.LZMAError) as error:
-        raise SliceError(
-            f"{file}: cannot be read ({error}); `python -m lib fetch {name} --again`"
-        ) from None
-    if hashlib.sha256(data).hexdigest() != record["sha256"]:
-        raise SliceError(f"{file}: is not what was fetched; `python -m lib fetch {name} --again`")
-    return data.decode("utf-8")
+    """The text of a fetched slice, held to its digest. Raises EditionError with the mend."""
+    sha256, mend = provenance(name)["sha256"], f"`python -m lib fetch {name} --again`"
+    return editions.held(path(name), sha256, mend).decode("utf-8")
 
 
 def write(name: str, text: str, source: str, version: str) -> Path:
@@ -103,20 +89,14 @@ def write(name: str, text: str, source: str, version: str) -> Path:
         "version": version,
         "characters": len(text),
         "sha256": hashlib.sha256(data).hexdigest(),
-        "licence": find(name).licence,
+        "licence": CATALOGUE[name].licence,
     }
-    packed = lzma.compress(data)
-    file, beside = path(name), path(name).with_name(f"{name}.json")
+    packed, words = lzma.compress(data), json.dumps(record, indent=1) + "\n"
+    file, beside = path(name), paths.SLICES / f"{name}.json"
     beside.unlink(missing_ok=True)  # a text without its record is not read
     files.write_atomically(file, lambda temporary: temporary.write_bytes(packed))
-    words = json.dumps(record, indent=1) + "\n"
     files.write_atomically(beside, lambda temporary: temporary.write_text(words))
     return file
-
-
-PIECE = 1 << 20  # bytes of a plain text asked for at a time
-BETWEEN = "\n\n"  # between two documents
-GUTENBERG = ("*** START OF", "*** END OF")  # lines round the text of a Project Gutenberg file
 
 
 def fetch(name: str, *, again: bool = False) -> Path:
@@ -124,7 +104,7 @@ def fetch(name: str, *, again: bool = False) -> Path:
 
     Raises SpecimenError saying why it cannot be had; what came stays for the next attempt.
     """
-    wanted, final = find(name), path(name)
+    wanted, final = CATALOGUE[name], path(name)
     if not again and final.exists():
         read(name)  # damaged: says so
         return final
@@ -132,11 +112,13 @@ def fetch(name: str, *, again: bool = False) -> Path:
     try:
         parts.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(final.with_name(f"{name}.lock"), timeout=0):
-            remote, version = _locate(wanted)
-            source = RangeFile(remote, _pieces_of(parts, f"{remote.size} {version}"))
-            text = take(_documents(wanted, source), wanted.characters, remote.name)
-            where = f"{wanted.repo or ''} {wanted.file}".strip()
-            write(name, text, where, version)
+            if wanted.repo is None:
+                remote = ranges.find(wanted.file, name)
+            else:
+                remote = fetching.dataset_file(wanted.repo, wanted.file, wanted.revision)
+            _begin(parts, f"{remote.size} {remote.version}")
+            text = _text(wanted, RangeFile(remote, parts))
+            write(name, text, f"{wanted.repo or ''} {wanted.file}".strip(), remote.version)
             shutil.rmtree(parts)
     except filelock.Timeout:
         raise SpecimenError(f"{final}: another process is fetching it; wait for it") from None
@@ -145,28 +127,13 @@ def fetch(name: str, *, again: bool = False) -> Path:
     return final
 
 
-def take(documents: Iterator[str], characters: int | None, name: str) -> str:
-    """The first `characters` characters of the documents, an empty line between two.
-
-    Raises SpecimenError if there are fewer.
-    """
-    found, length = [], 0
-    with progress.bar(total=characters, desc=name, unit=" characters", unit_scale=True) as bar:
-        for document in documents:
-            found.append(document)
-            length += len(document) + len(BETWEEN)
-            bar.update(len(document) + len(BETWEEN))
-            if characters is not None and length >= characters + len(BETWEEN):
-                break
-    text = BETWEEN.join(found)
-    if characters is None:
-        return text
-    if len(text) < characters:
-        raise SpecimenError(
-            f"{name}: has {len(text):,} characters, {characters:,} were asked for; the file has "
-            "changed: mend its entry in data/corpora/catalogue.yaml"
-        )
-    return text[:characters]
+def _begin(parts: Path, version: str) -> None:
+    """Empty the folder of kept ranges if they are of another version of the file."""
+    stamp = parts / "version.json"
+    if not stamp.exists() or json.loads(stamp.read_text()) != version:
+        shutil.rmtree(parts)
+        parts.mkdir()
+        files.write_atomically(stamp, lambda path: path.write_text(json.dumps(version)))
 
 
 class RangeFile(io.RawIOBase):
@@ -179,14 +146,6 @@ class RangeFile(io.RawIOBase):
     def readable(self) -> bool:
         """Yes."""
         return True
-
-    def seekable(self) -> bool:
-        """Yes."""
-        return True
-
-    def tell(self) -> int:
-        """The place of the next byte."""
-        return self.at
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Go to a place."""
@@ -209,42 +168,38 @@ class RangeFile(io.RawIOBase):
         return kept.read_bytes()
 
 
-def _locate(wanted: Slice) -> tuple[ranges.Remote, str]:
-    if wanted.repo is None:
-        return ranges.find(wanted.file, wanted.name)
-    return fetching.dataset_file(wanted.repo, wanted.file, wanted.revision)
-
-
-def _pieces_of(parts: Path, version: str) -> Path:
-    """The folder of kept ranges, emptied if they are of another version of the file."""
-    stamp = parts / "version.json"
-    known = json.loads(stamp.read_text()) if stamp.exists() else None
-    if known != version:
-        shutil.rmtree(parts)
-        parts.mkdir()
-        files.write_atomically(stamp, lambda path: path.write_text(json.dumps(version)))
-    return parts
-
-
-def _documents(wanted: Slice, source: RangeFile) -> Iterator[str]:
+def _text(wanted: Slice, source: RangeFile) -> str:
+    """The slice's text out of its file. Raises SpecimenError."""
+    name = source.remote.name
     if wanted.column is not None:
-        return of_parquet(source, wanted.column)
-    if wanted.repo is None:
-        return iter([gutenberg("".join(of_text(source)), wanted.name)])
-    return iter(["".join(_until(of_text(source), wanted.characters))])
+        return _take(_of_parquet(source, wanted.column), BETWEEN, wanted.characters, name)
+    text = _take(_of_text(source), "", wanted.characters, name)
+    return text if wanted.repo is not None else _gutenberg(text, name)
 
 
-def _until(pieces: Iterator[str], characters: int | None) -> Iterator[str]:
-    """Pieces of text until `characters` are there (None: all)."""
-    length = 0
-    for piece in pieces:
-        yield piece
-        length += len(piece)
-        if characters is not None and length >= characters:
-            return
+def _take(texts: Iterable[str], between: str, characters: int | None, name: str) -> str:
+    """The first `characters` characters (None: all) of the texts, joined.
+
+    Raises SpecimenError if there are fewer.
+    """
+    found, length = [], 0
+    with progress.bar(total=characters, desc=name, unit=" characters", unit_scale=True) as bar:
+        for text in texts:
+            found.append(text)
+            length += len(text) + len(between)
+            bar.update(len(text) + len(between))
+            if characters is not None and length >= characters + len(between):
+                break
+    joined = between.join(found)
+    if characters is not None and len(joined) < characters:
+        raise SpecimenError(
+            f"{name}: has {len(joined):,} characters, {characters:,} were asked for; the file has "
+            "changed: mend its entry in data/corpora/catalogue.yaml"
+        )
+    return joined[:characters]
 
 
-def of_text(source: RangeFile) -> Iterator[str]:
+def _of_text(source: RangeFile) -> Iterator[str]:
     """The pieces of a UTF-8 text, lines ended by a newline alone. Raises SpecimenError."""
     decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8")(), True)
     try:
@@ -255,7 +210,7 @@ def of_text(source: RangeFile) -> Iterator[str]:
         raise SpecimenError(f"{source.remote.name}: is no UTF-8 text ({error})") from None
 
 
-def gutenberg(text: str, name: str) -> str:
+def _gutenberg(text: str, name: str) -> str:
     """The book without what Project Gutenberg writes round it. Raises SpecimenError."""
     start, end = (text.find(mark) for mark in GUTENBERG)
     if not 0 <= start < end:
@@ -263,16 +218,16 @@ def gutenberg(text: str, name: str) -> str:
     return text[text.index("\n", start) : end].strip("\n\ufeff ") + "\n"
 
 
-def of_parquet(source: RangeFile, column: str) -> Iterator[str]:
+def _of_parquet(source: RangeFile, column: str) -> Iterator[str]:
     """The texts of a Parquet file's column in order. Raises SpecimenError."""
+    name = source.remote.name
     try:
         import pyarrow
         import pyarrow.parquet
     except ImportError:
         raise SpecimenError(
-            f"{source.remote.name}: reading Parquet needs pyarrow: `pip install '.[corpora]'`"
+            f"{name}: reading Parquet needs pyarrow: `pip install '.[corpora]'`"
         ) from None
-    name = source.remote.name
     try:
         file = pyarrow.parquet.ParquetFile(pyarrow.PythonFile(source, mode="r"))
         if column not in file.schema_arrow.names:
