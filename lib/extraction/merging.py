@@ -92,16 +92,17 @@ def together(text: str, start: int, stop: int, vocabulary: Vocabulary) -> bool:
     return False
 
 
+def cut(word: bytes, vocabulary: Vocabulary) -> list[bytes]:
+    """The byte strings of the tokens of one word."""
+    if vocabulary.whole_words and word in vocabulary.ids:
+        return [word]
+    return merge(word, vocabulary)
+
+
 def tokenize(text: str, vocabulary: Vocabulary) -> list[bytes]:
     """The byte strings of the tokens of `text` (added tokens are not looked for)."""
-    tokens: list[bytes] = []
-    for word in words(normalise(text, vocabulary), vocabulary):
-        data = word.encode("utf-8")
-        if vocabulary.whole_words and data in vocabulary.ids:
-            tokens.append(data)
-        else:
-            tokens += merge(data, vocabulary)
-    return tokens
+    found = words(normalise(text, vocabulary), vocabulary)
+    return [token for word in found for token in cut(word.encode("utf-8"), vocabulary)]
 
 
 def encode(text: str, vocabulary: Vocabulary) -> list[int]:
