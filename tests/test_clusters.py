@@ -10,6 +10,7 @@ from lib import paths
 from lib.analysis import census, clusters
 from lib.analysis.clusters import Rule
 from lib.extraction import planted, specimens
+from tests.small import specimen_of
 
 
 @pytest.fixture
@@ -19,7 +20,7 @@ def rng():
 
 def planted_specimen(seed: int, rows: int = 6_000, dim: int = 256):
     bits, _ = planted.matrix(rows=rows, dim=dim, seed=seed)
-    return specimens.of_array("planted", bits, source=f"seed {seed}")
+    return specimen_of("planted", bits, source=f"seed {seed}")
 
 
 def test_the_spike_is_found_where_it_was_planted(rng):
@@ -245,7 +246,7 @@ def test_a_survey_points_every_instrument_at_a_matrix():
         assert all(
             cell[0] == "(" and cell[-1] == ")" for cell in clusters.survey(coder).cells()[4:7]
         )
-    lonely = specimens.of_array(
+    lonely = specimen_of(
         "lonely", planted._round(np.random.default_rng(0).normal(size=(400, 16))), source="random"
     )
     assert clusters.survey(lonely).cells()[4:9] == ["0", "0", "0", "none", "–"]

@@ -27,7 +27,7 @@ from lib import progress
 from lib.extraction import catalogue, ranges, tensor_files
 from lib.extraction.catalogue import Description, Hub, SpecimenError, Wheel, fetched_file
 from lib.extraction.ranges import BUFFER, Remote, write_all
-from lib.extraction.tensor_files import DTYPES, INDEX, INDEX_LIMIT, SINGLE, Entry
+from lib.extraction.tensor_files import DTYPES, INDEX, LIMIT, SINGLE, Entry
 
 HOME = "https://huggingface.co"
 ADDRESS_TRIES = 3  # an address on the delivery network may expire during a long transfer
@@ -92,7 +92,7 @@ def locate(source: Hub) -> tuple[str, Remote, Entry]:
                 f"{source.repo}: has neither {SINGLE} nor {INDEX}; name a repository with "
                 "safetensors"
             )
-        if index.size > INDEX_LIMIT:
+        if index.size > LIMIT:
             raise SpecimenError(f"{index.name}: claims {index.size:,} bytes; it is no index")
         table = ranges.read_bytes(index, 0, index.size)
         file = tensor_files.shard_of(table, (source.tensor,), index.name)
