@@ -93,7 +93,7 @@ def test_distances_that_are_none_are_refused(r):
 
 @pytest.mark.parametrize("seed", range(6))
 def test_every_rule_finds_what_was_planted(seed):
-    s, answer = planted_specimen(seed), planted.answers()
+    s, answer = planted_specimen(seed), planted.Answers
     count = census.of(s)
     _, cluster = planted.matrix(rows=s.rows, dim=s.dim, seed=seed)
     assert count.holes == answer.holes
@@ -168,7 +168,7 @@ def test_nothing_is_found_in_random_rows():
 
 
 def test_a_cluster_without_identical_rows_is_found_by_its_spike():
-    s, answer = planted_specimen(4), planted.answers()
+    s, answer = planted_specimen(4), planted.Answers
     _, cluster = planted.matrix(rows=s.rows, dim=s.dim, seed=4)
     rng = np.random.default_rng(4)
     bits = s.bits.copy()
@@ -191,7 +191,7 @@ def test_extracts_answer_the_rules_that_their_numbers_allow():
         assert len(clusters.dead_ball(s, count).ids) == size
 
 
-ANSWERS = planted.answers()
+ANSWERS = planted.Answers
 
 
 @pytest.fixture(scope="module")

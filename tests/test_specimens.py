@@ -146,4 +146,4 @@ def test_the_planted_matrix_is_the_same_every_time_and_differs_by_seed():
     two, _ = planted.matrix(rows=3000, dim=200, seed=1)
     other, _ = planted.matrix(rows=3000, dim=200, seed=2)
     assert np.array_equal(one, two) and not np.array_equal(one, other)
-    assert len(ids) == planted.answers().void
+    assert len(ids) == planted.Answers.void
