@@ -9,6 +9,7 @@ import inspect
 import json
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -302,8 +303,9 @@ def tokens(args: argparse.Namespace) -> None:
     seconds = time.perf_counter() - began
     lines = [json.dumps(record.as_dict(), ensure_ascii=False) + "\n" for record in records]
     files.write_atomically(Path(args.out), lambda path: path.write_text("".join(lines), "utf-8"))
-    for reach, count in reachability.counts(records).items():
-        print(f"{count:>9,}  {reach}")
+    count = Counter(record.reach for record in records)
+    for reach in reachability.Reach:
+        print(f"{count[reach]:>9,}  {reach}")
     print(f"{len(records):>9,}  rows in {seconds:.1f} s, written to {args.out}")
 
 

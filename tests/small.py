@@ -1,8 +1,10 @@
-"""A small run and the worlds that the tests of training and of its analyses have in common."""
+"""What tests have in common: a small run, its worlds, a matrix in memory as a specimen."""
 
 import numpy as np
 from tokenizers import Tokenizer, models
 
+from lib.extraction.catalogue import Description
+from lib.extraction.specimens import Specimen
 from lib.training.config import Run
 from lib.training.worlds import World
 
@@ -34,3 +36,8 @@ def filmed_world() -> World:
     """The world of FILMED."""
     stream = np.random.default_rng(0).integers(0, 40, 1000).astype(np.uint16)
     return world_of(stream, FILMED, 40)
+
+
+def specimen_of(id: str, bits: np.ndarray, *, source: str) -> Specimen:
+    """The specimen of (rows, dim) uint16 bfloat16 bits in memory."""
+    return Specimen(Description(id, id, "W", *bits.shape, "BF16"), source, "BF16", bits)

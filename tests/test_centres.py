@@ -11,6 +11,7 @@ from lib.__main__ import main
 from lib.analysis import centres, qwen3, simulation
 from lib.extraction import planted, specimens
 from lib.extraction.catalogue import SpecimenError
+from tests.small import specimen_of
 
 
 def test_surrogate_centres_carry_the_printed_facts():
@@ -84,7 +85,7 @@ def test_the_three_centres_are_what_they_are_called(matrix, found):
 def test_a_matrix_without_holes_or_of_another_lattice_is_refused():
     rows = np.arange(600, dtype=np.uint16).reshape(100, 6)
     with pytest.raises(SpecimenError, match="no two rows"):
-        centres.measured(specimens.of_array("none", rows, source="distinct rows"))
+        centres.measured(specimen_of("none", rows, source="distinct rows"))
     with pytest.raises(SpecimenError, match="bfloat16"):
         centres.measured(specimens.open("whisper-base"))
 

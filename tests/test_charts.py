@@ -8,6 +8,7 @@ from lib import artifacts, paths
 from lib.analysis import charts
 from lib.extraction import catalogue, planted, specimens
 from lib.extraction.catalogue import SpecimenError
+from tests.small import specimen_of
 
 SEED = 42
 
@@ -31,7 +32,7 @@ def test_the_chart_of_the_extract_agrees_with_its_rows():
     if coder.is_full:
         pytest.skip("the whole matrix is at hand; its chart is tested on the planted one")
     chart = charts.chart(coder)
-    again = coder.dead_rows.astype(float) @ coder.axes[:, :3].astype(float)
+    again = coder.dead_rows.astype(float) @ coder.array("axes")[:, :3].astype(float)
     assert np.allclose(chart.projection[coder.dead_ids], again, atol=1e-5)
     assert chart.dead.sum() == len(coder.dead_ids)
     assert 0.04 < chart.shares[:3].sum() < 0.06
@@ -59,7 +60,7 @@ def test_a_fetched_matrix_is_measured_once_and_its_chart_kept(tmp_path, monkeypa
     save_file({"W": bits}, tmp_path / "w.safetensors", {"provenance": "{}"})
     W = specimens.open(str(tmp_path / "w.safetensors"))
     monkeypatch.setattr(specimens, "open", lambda id: W)
-    in_memory = charts.chart(specimens.of_array("planted", bits, source="here"))
+    in_memory = charts.chart(specimen_of("planted", bits, source="here"))
     kept = charts.chart(W)
     for name in ("projection", "dead", "distances", "centre", "mean", "variances"):
         assert np.array_equal(getattr(kept, name), getattr(in_memory, name)), name

@@ -10,6 +10,7 @@ from lib import paths
 from lib.analysis import census, clusters
 from lib.analysis.clusters import Rule
 from lib.extraction import planted, specimens
+from tests.small import specimen_of
 
 
 @pytest.fixture
@@ -19,7 +20,7 @@ def rng():
 
 def planted_specimen(seed: int, rows: int = 6_000, dim: int = 256):
     bits, _ = planted.matrix(rows=rows, dim=dim, seed=seed)
-    return specimens.of_array("planted", bits, source=f"seed {seed}")
+    return specimen_of("planted", bits, source=f"seed {seed}")
 
 
 def test_the_spike_is_found_where_it_was_planted(rng):
@@ -92,7 +93,7 @@ def test_distances_that_are_none_are_refused(r):
 
 @pytest.mark.parametrize("seed", range(6))
 def test_every_rule_finds_what_was_planted(seed):
-    s, answer = planted_specimen(seed), planted.answers()
+    s, answer = planted_specimen(seed), planted.Answers
     count = census.of(s)
     _, cluster = planted.matrix(rows=s.rows, dim=s.dim, seed=seed)
     assert count.holes == answer.holes
@@ -167,7 +168,7 @@ def test_nothing_is_found_in_random_rows():
 
 
 def test_a_cluster_without_identical_rows_is_found_by_its_spike():
-    s, answer = planted_specimen(4), planted.answers()
+    s, answer = planted_specimen(4), planted.Answers
     _, cluster = planted.matrix(rows=s.rows, dim=s.dim, seed=4)
     rng = np.random.default_rng(4)
     bits = s.bits.copy()
@@ -190,7 +191,7 @@ def test_extracts_answer_the_rules_that_their_numbers_allow():
         assert len(clusters.dead_ball(s, count).ids) == size
 
 
-ANSWERS = planted.answers()
+ANSWERS = planted.Answers
 
 
 @pytest.fixture(scope="module")
@@ -245,7 +246,7 @@ def test_a_survey_points_every_instrument_at_a_matrix():
         assert all(
             cell[0] == "(" and cell[-1] == ")" for cell in clusters.survey(coder).cells()[4:7]
         )
-    lonely = specimens.of_array(
+    lonely = specimen_of(
         "lonely", planted._round(np.random.default_rng(0).normal(size=(400, 16))), source="random"
     )
     assert clusters.survey(lonely).cells()[4:9] == ["0", "0", "0", "none", "–"]

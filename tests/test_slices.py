@@ -12,6 +12,7 @@ from lib import files, paths
 from lib.__main__ import main
 from lib.extraction import fetching, ranges, slices
 from lib.extraction.catalogue import SpecimenError
+from lib.extraction.editions import EditionError
 from tests.loopback_hub import COMMIT, Hub, serving
 from tests.test_fetching import cut_after, status
 
@@ -216,19 +217,19 @@ def test_no_network_is_one_line(home, monkeypatch, capsys):
 
 
 def test_a_damaged_slice_says_how_to_mend_it(home):
-    with pytest.raises(slices.SliceError, match="python -m lib fetch made"):
+    with pytest.raises(EditionError, match="python -m lib fetch made"):
         slices.read("made")
     path = slices.write("made", "some text", "nowhere", "1")
     assert slices.read("made") == "some text"
     path.write_bytes(path.read_bytes()[:-5])
-    with pytest.raises(slices.SliceError, match="--again"):
+    with pytest.raises(EditionError, match="--again"):
         slices.read("made")
     other = slices.write("plain", "other text", "nowhere", "1")
     path.write_bytes(other.read_bytes())
-    with pytest.raises(slices.SliceError, match="not what was fetched"):
+    with pytest.raises(EditionError, match="not the edition that was meant"):
         slices.read("made")
     path.with_name("made.json").write_text(json.dumps([1]))
-    with pytest.raises(slices.SliceError, match="damaged"):
+    with pytest.raises(EditionError, match="damaged"):
         slices.provenance("made")
 
 
@@ -236,6 +237,6 @@ def test_a_full_disk_is_named(server, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(slices, "_pieces_of", full)
+    monkeypatch.setattr(slices, "_begin", full)
     with pytest.raises(files.FileError, match="free some space"):
         slices.fetch("plain")

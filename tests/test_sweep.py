@@ -10,7 +10,7 @@ import yaml
 
 from lib import artifacts, paths
 from lib.__main__ import main
-from lib.extraction import slices
+from lib.extraction.editions import EditionError
 from lib.training import sweep
 from lib.training.sweep import SweepError
 
@@ -70,7 +70,7 @@ def test_a_point_is_made_once(place):
 
 def test_a_world_that_is_not_here_is_named(place):
     world = {"name": "gatsby", "characters": 3000, "text": "tinystories"}
-    with pytest.raises(slices.SliceError, match="python -m lib fetch tinystories"):
+    with pytest.raises(EditionError, match="python -m lib fetch tinystories"):
         sweep.make(world, FILE["base"], ["W"])
 
 

@@ -183,7 +183,7 @@ def of(specimen: Specimen) -> Census:
             f"{specimen.id}: a census needs every row, and the extract at hand does not say which "
             f"are identical; run `python -m lib fetch {specimen.id}`"
         )
-    return Census(specimen.row_group.astype(np.int64))
+    return Census(specimen.array("row_group").astype(np.int64))
 
 
 def _words(rows: np.ndarray) -> np.ndarray:

@@ -111,14 +111,14 @@ def _from_tensors(tensors: dict[str, np.ndarray], specimen: Specimen) -> Chart:
 def _from_extract(specimen: Specimen) -> Chart:
     """What an extract allows: its own projections of every row, or axes estimated from its rows."""
     dead_rows = specimen.dead_rows.astype(np.float64)
-    shared = {"centre": dead_rows.mean(axis=0), "distances": specimen.distances.astype(np.float64)}
+    shared = {"centre": dead_rows.mean(axis=0), "distances": specimen.array("dist").astype(float)}
     if "projection" in specimen.arrays:
         ids = np.arange(specimen.rows)
         return Chart(
             ids=ids,
-            projection=specimen.projection.astype(np.float64),
+            projection=specimen.array("projection").astype(np.float64),
             dead=np.isin(ids, specimen.dead_ids),
-            mean=specimen.mean.astype(np.float64),
+            mean=specimen.array("mean").astype(np.float64),
             variances=np.array(specimen.facts["eigenvalues_first10"]),
             trace=float(specimen.facts["trace"]),
             cluster="the rows that the extract lists as its dead ball",

@@ -253,7 +253,7 @@ def dead_ball(specimen: Specimen, census: Census) -> DeadBall | None:
 def anchor_distances(specimen: Specimen, census: Census) -> tuple[np.ndarray, str]:
     """((rows,) float64 L2 distances, what they are from)."""
     if not specimen.is_full:
-        return specimen.distances.astype(np.float64), str(specimen.facts["arrays"]["dist"])
+        return specimen.array("dist").astype(np.float64), str(specimen.facts["arrays"]["dist"])
     row = anchor(specimen, census)
     return _distances(specimen, specimen.values([row])[0]), f"row {row}"
 

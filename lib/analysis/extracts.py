@@ -16,9 +16,9 @@ from lib import files
 from lib.analysis import census, geometry
 from lib.extraction.catalogue import Description, SpecimenError
 from lib.extraction.specimens import Specimen
-from lib.extraction.tensor_files import Q8_BLOCK
 
 SEED = 42
+Q8_BLOCK = 32  # values of a Q8_0 matrix that share one scale
 AXES = 6  # principal axes that are kept, and
 VARIANCES = 10  # variances along the first
 

@@ -57,7 +57,7 @@ class Recipe(artifacts.Recipe):
     corpora: ClassVar[tuple[str, ...]] = ("english", "thai")  # the fields that name one
 
     def inputs(self) -> list[Path]:
-        """The files of the fetched slices that the fields name. Raises SliceError without one."""
+        """The files of the fetched slices that the fields name. Raises EditionError without one."""
         named = {getattr(self, field) for field in self.corpora} & set(slices.CATALOGUE)
         for name in named:
             slices.provenance(name)
