@@ -410,9 +410,9 @@ def sweep(args: argparse.Namespace) -> int:
     """Run the sweep and print a line a point; returns 1 if one failed."""
     from lib.training import sweep as sweeps
 
-    wanted = sweeps.read(args.file)
-    total, failed = len(wanted.points()), 0
-    results = sweeps.run(wanted, jobs=args.jobs, scheduler=args.scheduler)
+    points = sweeps.read(args.file)
+    total, failed = len(points), 0
+    results = sweeps.run(points, jobs=args.jobs, scheduler=args.scheduler)
     for number, result in enumerate(results, start=1):
         values = "  ".join(f"{name}={value}" for name, value in result.point.items())
         where = result.path.name if result.path else ""
