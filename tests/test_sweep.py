@@ -110,11 +110,11 @@ def test_dask_a_killed_worker_loses_nothing(place):
         starts = Counter(
             key for key, _, now, *_ in cluster.scheduler.transition_log if now == "processing"
         )
-    assert sorted(r.point["seed"] for r in results) == [1, 2, 3, 4, 5]
-    assert all(r.path is not None and r.path.exists() for r in results), [r.state for r in results]
-    assert len({r.path for r in results}) == 5
-    for result in results:
-        artifacts.verify(result.path)
+    assert sorted(point["seed"] for point, *_ in results) == [1, 2, 3, 4, 5]
+    assert all(path is not None and path.exists() for _, path, _ in results), results
+    assert len({path for _, path, _ in results}) == 5
+    for _, path, _ in results:
+        artifacts.verify(path)
     assert before and before.items() <= films_on_disk().items(), "a finished film was made again"
     again = {key for key, count in starts.items() if count > 1}
     assert len(lost) >= 1

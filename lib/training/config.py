@@ -123,14 +123,13 @@ class Run:
             raise ConfigError(f"dim {self.dim} is not divisible by {self.heads} heads")
         if min(self.steps, self.warmup, self.seed) < 0:
             raise ConfigError("steps, warmup and seed cannot be negative")
-        if self.master != Master.NONE and self.param_dtype != "bfloat16":
-            raise ConfigError("a master copy is for param_dtype='bfloat16'; float32 is its own")
-        if self.rounding == Rounding.STOCHASTIC and self.master != Master.NONE:
+        remedies = (self.master != Master.NONE) + (self.rounding != Rounding.NEAREST)
+        if remedies and self.param_dtype != "bfloat16":
+            raise ConfigError("master copy and stochastic rounding are for param_dtype='bfloat16'")
+        if remedies > 1:
             raise ConfigError("stochastic rounding replaces a master copy: use one of them")
         if self.mixed and self.update == Update.FUSED:
             raise ConfigError("update='fused' is torch's kernel for one dtype throughout")
-        if self.rounding == Rounding.STOCHASTIC and self.param_dtype != "bfloat16":
-            raise ConfigError("stochastic rounding needs param_dtype='bfloat16'")
 
     @property
     def mixed(self) -> bool:

@@ -96,14 +96,13 @@ class Film(loop.Observation):
         the same run. Raises ConfigError for a name that cannot be filmed, files.FileError if the
         disk has no room, loop.Stopped if a signal stopped it.
         """
-        rows = np.concatenate([world.dead, world.live])
-        kept = dict.fromkeys([*self.streams, "loss"], len(rows))
+        kept = dict.fromkeys([*self.streams, "loss"], world.vocab)
         kept |= dict.fromkeys(self.dead, len(world.dead))
-        streams = [_stream(run, name, count) for name, count in kept.items()]
+        streams = [_stream(run, name, rows) for name, rows in kept.items()]
         parts = path[0].with_name(path[0].name + ".parts")
         parts.mkdir(parents=True, exist_ok=True)
         announce(run, streams, parts)
-        recorder = Recorder(parts, streams, rows, run, world.stream)
+        recorder = Recorder(parts, streams, run, world)
         outcome = loop.train(
             run,
             world.stream,
@@ -116,7 +115,7 @@ class Film(loop.Observation):
         if (run.steps + 1) % KEY:
             recorder.flush(run.steps)
         extras = {
-            "rows": rows,
+            "rows": recorder.rows.numpy(),
             "run": json.dumps(asdict(run), sort_keys=True),
             "counts": world.counts,
             "last_state": outcome.state.param.cpu().view(torch.uint8).numpy(),
@@ -164,28 +163,20 @@ def announce(run: Run, streams: Sequence[Stream], folder: Path) -> None:
 class Recorder:
     """Gathers frames in memory and writes segments and checkpoints into `folder`.
 
-    Frames are those of `rows`, or of the first of them. A checkpoint is this recorder's if run,
-    token stream and code are the same.
+    A checkpoint is this recorder's if streams, run, token stream and code are the same.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        streams: Sequence[Stream],
-        rows: np.ndarray,
-        run: Run,
-        tokens: np.ndarray,
-    ):
-        self.folder, self.streams, self.rows = folder, streams, torch.from_numpy(rows)
+    def __init__(self, folder: Path, streams: Sequence[Stream], run: Run, world: World):
+        self.folder, self.streams = folder, streams
+        self.rows = torch.from_numpy(np.concatenate([world.dead, world.live]))
         self.device = str(optim.device(run.device))
-        self.identity = digests.of_value(
-            {
-                "run": asdict(run),
-                "streams": [[stream.name, *stream.shape] for stream in streams],
-                "data": digests.of_arrays({"rows": rows, "tokens": tokens}),
-                "source": digests.of_maker(Film),
-            }
-        )
+        about = {
+            "streams": [[stream.name, *stream.shape] for stream in streams],
+            "run": asdict(run),
+            "tokens": digests.of_arrays({"stream": world.stream, "counts": world.counts}),
+            "source": digests.of_maker(Film),
+        }
+        self.identity = digests.of_value(about)
         self.buffer = {s.name: np.zeros((KEY, *s.shape), s.dtype) for s in streams}
 
     def observe(self, moment: loop.Moment) -> None:
@@ -219,8 +210,14 @@ class Recorder:
 
     def resume(self) -> loop.Outcome | None:
         """What the checkpoint in the folder holds, or None (and an empty folder)."""
-        tensors = self._checkpoint()
-        if tensors is None:
+        path = self.folder / "checkpoint.safetensors"
+        try:
+            with safetensors.safe_open(path, framework="pt", device=self.device) as file:
+                known = (file.metadata() or {}).get("identity") == self.identity
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (OSError, ValueError, safetensors.SafetensorError):
+            known = False
+        if not known:
             for file in self.folder.iterdir():
                 file.unlink()
             return None
@@ -233,16 +230,6 @@ class Recorder:
                 array[:filled] = read(self.segments()[-1], name)[:filled]
         print(f"going on after step {step:,}")
         return loop.Outcome(losses, optim.State(step, **tensors))
-
-    def _checkpoint(self) -> dict[str, torch.Tensor] | None:
-        path = self.folder / "checkpoint.safetensors"
-        try:
-            with safetensors.safe_open(path, framework="pt", device=self.device) as file:
-                if (file.metadata() or {}).get("identity") != self.identity:
-                    return None
-                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (OSError, ValueError, safetensors.SafetensorError):
-            return None
 
 
 def frame(moment: loop.Moment, stream: Stream, rows: torch.Tensor) -> np.ndarray | float:

@@ -99,7 +99,7 @@ def train(
     check_stream(run, stream)
     device = optim.device(run.device)
     grid, compute = getattr(torch, run.grad_dtype), getattr(torch, run.compute_dtype)
-    with _threads(run.threads), _stop_on_signal() as asked:
+    with _undisturbed(run.threads) as asked:
         state = resume.state if resume else optim.start(run, model.initialise(run).to(device))
         losses = np.full(run.steps, np.nan, np.float32)
         if resume:
@@ -118,22 +118,18 @@ def train(
             exp_avg_sq=model.views(state.exp_avg_sq, run),
             state=state,
         )
-        by_hand = device.type == "cpu" and compute == torch.float32
-        for name, tensor in named.items() if not by_hand else ():
-            tensor.requires_grad_().grad = gradients[name]
+        loss_and_gradients_ = model.loss_and_gradients_
+        if device.type != "cpu" or compute != torch.float32:
+            loss_and_gradients_ = model.by_autograd_
+            for name, tensor in named.items():
+                tensor.requires_grad_().grad = gradients[name]
         for observe in observers if state.step == 0 else ():
             observe(moment)
 
         bar = progress.bar(total=run.steps, initial=state.step, desc=label, unit="step")
         for step in range(state.step + 1, run.steps + 1):
             tokens, targets = (ids.to(device) for ids in batch(stream, run, step))
-            if by_hand:
-                loss, h = model.loss_and_gradients_(named, gradients, tokens, targets, run)
-            else:
-                sums.zero_()
-                h = model.hidden(named, tokens, run)
-                loss = model.loss(h.flatten(0, 1), named["W"], targets.flatten())
-                loss.backward()
+            loss, h = loss_and_gradients_(named, gradients, tokens, targets, run)
             if intervene:
                 intervene(gradients)
             if given is not sums:
@@ -143,7 +139,7 @@ def train(
                 raise Diverged(f"the loss is {value} at step {step}: lower lr (now {run.lr:g})")
             optim.step_(state, given, run)
             lr = optim.learning_rate(run, step)
-            seen = {"step": step, "loss": value, "lr": lr, "h": h.detach(), "targets": targets}
+            seen = {"step": step, "loss": value, "lr": lr, "h": h, "targets": targets}
             for observe in observers:
                 observe(dataclasses.replace(moment, **seen))
             with torch.no_grad():
@@ -182,26 +178,17 @@ def check_stream(run: Run, stream: np.ndarray) -> None:
 
 
 @contextlib.contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+def _undisturbed(threads: int) -> Iterator[list[int]]:
+    """So many threads of torch's, and a list that fills when SIGINT or SIGTERM ask to stop.
 
-
-@contextlib.contextmanager
-def _stop_on_signal() -> Iterator[list[int]]:
-    """A list that fills when SIGINT or SIGTERM ask to stop (main thread only)."""
+    Signals reach the main thread only.
+    """
     asked: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
+    in_main = threading.current_thread() is threading.main_thread()
+    with contextlib.ExitStack() as afterwards:
+        afterwards.callback(torch.set_num_threads, torch.get_num_threads())
+        torch.set_num_threads(threads)
+        for kind in (signal.SIGINT, signal.SIGTERM) if in_main else ():
+            before = signal.signal(kind, lambda number, _: asked.append(number))
+            afterwards.callback(signal.signal, kind, before)
         yield asked
-        return
-    kinds = (signal.SIGINT, signal.SIGTERM)
-    before = {kind: signal.signal(kind, lambda number, _: asked.append(number)) for kind in kinds}
-    try:
-        yield asked
-    finally:
-        for kind, handler in before.items():
-            signal.signal(kind, handler)

@@ -109,9 +109,23 @@ def loss_and_gradients_(
     return loss, h.view(dx.shape)
 
 
-def hidden(named: Parameters, tokens: torch.Tensor, run: Run) -> torch.Tensor:
-    """Last hidden states h: (batch, seq, dim) in the parameters' dtype, from ids (batch, seq)."""
-    return _forward(named, None, tokens, run)[0].view(*tokens.shape, run.dim)
+def by_autograd_(
+    named: Parameters, grads: Parameters, tokens: torch.Tensor, targets: torch.Tensor, run: Run
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same for leaves `named` whose .grad are `grads`, on any device and in any dtype.
+
+    In float32 logits are made, used and forgotten chunk by chunk; in bf16 all at once, as the
+    sources' code does.
+    """
+    torch._foreach_zero_([*grads.values()])
+    h, W, targets = _forward(named, None, tokens, run)[0], named["W"], targets.flatten()
+    if h.dtype == torch.float32:
+        loss, grad_h = cross_entropy_(h.detach(), W.detach(), targets, grads["W"])
+        h.backward(grad_h)
+    else:
+        loss = F.cross_entropy(F.linear(h, W), targets)
+        loss.backward()
+    return loss, h.detach().view(*tokens.shape, run.dim)
 
 
 def _forward(
@@ -208,33 +222,6 @@ def _norm(
 
 
 # ----------------------------------------------------------------------------- the loss
-def loss(h: torch.Tensor, W: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Mean cross-entropy in nats, scalar: h (tokens, dim), W (vocab, dim), targets (tokens,).
-
-    In float32 logits are made, used and forgotten chunk by chunk; in bf16 all at once, as the
-    sources' code does.
-    """
-    if h.dtype == torch.float32:
-        return ChunkedCrossEntropy.apply(h, W, targets)
-    return F.cross_entropy(F.linear(h, W), targets)
-
-
-class ChunkedCrossEntropy(torch.autograd.Function):
-    """`cross_entropy_` for autograd."""
-
-    @staticmethod
-    def forward(ctx, h: torch.Tensor, W: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        grad_W = torch.empty_like(W)
-        loss, grad_h = cross_entropy_(h, W, targets, grad_W)
-        ctx.save_for_backward(grad_h, grad_W)
-        return loss
-
-    @staticmethod
-    def backward(ctx, upstream: torch.Tensor):
-        grad_h, grad_W = ctx.saved_tensors
-        return grad_h * upstream, grad_W * upstream, None
-
-
 def cross_entropy_(
     h: torch.Tensor, W: torch.Tensor, targets: torch.Tensor, grad_W: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:

@@ -130,8 +130,9 @@ def step_(state: State, grad: torch.Tensor, run: Run) -> None:
     """One optimiser step in place; `grad` (parameters,) in grad_dtype."""
     state.step += 1
     if run.mixed:
-        c = coefficients(run, state.step)
-        _moments_(grad.to(state.exp_avg.dtype), state.exp_avg, state.exp_avg_sq, c)
+        c, g = coefficients(run, state.step), grad.to(state.exp_avg.dtype)
+        state.exp_avg.lerp_(g, 1 - c.beta1)
+        state.exp_avg_sq.mul_(c.beta2).addcmul_(g, g, value=1 - c.beta2)
         denominator = (state.exp_avg_sq.float().sqrt() / c.correction).add_(c.eps)
         wanted = finest(state) * c.decay
         wanted.addcdiv_(state.exp_avg.float(), denominator, value=-c.step_size)
@@ -152,7 +153,7 @@ def adamw_(
     step: int,
 ) -> None:
     """AdamW's step `step` in place on tensors of one dtype and shape, in torch's operations."""
-    c, foreach = coefficients(run, step), run.update == Update.FOREACH
+    c = coefficients(run, step)
     if run.update == Update.FUSED:
         torch._fused_adamw_(
             [param], [grad], [exp_avg], [exp_avg_sq], [], [torch.tensor(float(step))],
@@ -160,23 +161,15 @@ def adamw_(
             amsgrad=False, maximize=False,
         )  # fmt: skip
         return
+    decay, beta2 = c.decay, c.beta2
+    if run.update == Update.FOREACH:  # rounds scalar factors to the tensors' dtype first
+        decay, beta2 = torch.tensor([decay, beta2]).to(param.dtype).tolist()
     if c.decay != 1:
-        param.mul_(_factor(c.decay, param, foreach))
-    _moments_(grad, exp_avg, exp_avg_sq, c, foreach)
+        param.mul_(decay)
+    exp_avg.lerp_(grad, 1 - c.beta1)
+    exp_avg_sq.mul_(beta2).addcmul_(grad, grad, value=1 - c.beta2)
     denominator = (exp_avg_sq.sqrt() / c.correction).add_(c.eps)
     param.addcdiv_(exp_avg, denominator, value=-c.step_size)
-
-
-def _moments_(
-    g: torch.Tensor, m: torch.Tensor, v: torch.Tensor, c: Coefficients, foreach: bool = False
-) -> None:
-    m.lerp_(g, 1 - c.beta1)
-    v.mul_(_factor(c.beta2, v, foreach)).addcmul_(g, g, value=1 - c.beta2)
-
-
-def _factor(x: float, like: torch.Tensor, foreach: bool) -> float:
-    """torch's foreach multiplication rounds a scalar factor to the tensor's dtype first."""
-    return float(torch.tensor(x).to(like.dtype)) if foreach else x
 
 
 # ----------------------------------------------------------------------------- spelt out

@@ -11,7 +11,6 @@ import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,20 +24,12 @@ from lib.training.films import Film
 
 CHAPTER = "a sweep"  # on whose behalf the films are made
 
-Point = tuple[dict[str, Any], Experiment]  # fields of the run that are the point's, its film
+Point = tuple[dict[str, Any], Experiment]  # the run's fields that are the point's own, the film
+Result = tuple[dict[str, Any], Path | None, str]  # the same, film, "made", "there" or "failed: ..."
 
 
 class SweepError(ValueError):
     """A sweep file says something that cannot be run."""
-
-
-@dataclass(frozen=True)
-class Result:
-    """What became of a point."""
-
-    point: dict[str, Any]
-    path: Path | None  # of its film; None if it failed
-    state: str  # "made" | "there" | "failed: ..."
 
 
 def read(path: Path) -> list[Point]:
@@ -76,7 +67,7 @@ def read(path: Path) -> list[Point]:
 def run(
     points: Sequence[Point], *, jobs: int | None = None, scheduler: str | None = None
 ) -> Iterator[Result]:
-    """Compute all points; yields a Result as each is done.
+    """Compute all points; yields a result as each is done, without a path if it failed.
 
     `jobs` local processes (default and at most: the cores), or a Dask `scheduler` such as
     "tcp://host:8786" (needs the `distributed` package). A point that fails does not stop others.
@@ -91,7 +82,7 @@ def run(
                 path, state = future.result()
             except Exception as error:  # any failure of a point is a line in the table, not the end
                 path, state = None, f"failed: {type(error).__name__}: {error}"
-            yield Result(waiting[future], path, state)
+            yield waiting[future], path, state
 
 
 def make(experiment: Experiment) -> tuple[Path, str]:
