@@ -369,14 +369,13 @@ def sweep(args: argparse.Namespace) -> int:
     """
     from lib.training import sweep as sweeps
 
-    wanted = sweeps.read(args.file)
-    total, failed = len(wanted.points()), 0
-    results = sweeps.run(wanted, jobs=args.jobs, scheduler=args.scheduler)
-    for number, result in enumerate(results, start=1):
-        values = "  ".join(f"{name}={value}" for name, value in result.point.items())
-        where = result.path.name if result.path else ""
-        print(f"{number:4d}/{total}  {values}  {result.state}  {where}", flush=True)
-        failed += result.path is None
+    points = sweeps.read(args.file)
+    total, failed = len(points), 0
+    results = sweeps.run(points, jobs=args.jobs, scheduler=args.scheduler)
+    for number, (point, path, state) in enumerate(results, start=1):
+        values = "  ".join(f"{name}={value}" for name, value in point.items())
+        print(f"{number:4d}/{total}  {values}  {state}  {path.name if path else ''}", flush=True)
+        failed += path is None
     lost = f", {failed} failed" if failed else ""
     print(f"{total - failed} of {total} points are on disk{lost}")
     return 1 if failed else 0

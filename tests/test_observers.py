@@ -164,7 +164,7 @@ def test_rows_that_start_equal_take_equal_updates_for_ever():
     named = model.views(flat, SMALL)
     named["W"][ALIVE + 1] = named["W"][ALIVE]
     scribe = observers.Scribe(SMALL, ALIVE, snapshots=5)
-    start = (optim.start(SMALL, flat), None)
+    start = loop.Outcome(np.empty(0, np.float32), optim.start(SMALL, flat))
     loop.train(SMALL, small_world().stream, observers=[scribe], resume=start)
     rows = np.array(scribe.shots["rows"])
     assert len(rows) == 6 and (rows[:, 0] == rows[:, 1]).all()

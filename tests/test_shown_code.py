@@ -133,6 +133,6 @@ def test_adam_written_out():
         g = torch.randn(4096, generator=torch.Generator().manual_seed(10 + step)).bfloat16()
         w, m, v = (x.float() for x in state)
         found = adamw(w, g.float(), m, v, step, keep=lambda x: x.bfloat16().float())
-        state = optim.adamw_reference(state[0], g, *state[1:], optim.coefficients(run, step))
+        state = optim.adamw_reference(state[0], g, *state[1:], run, step)
         for ours, theirs in zip(found, state, strict=True):  # but for a fused multiply-add
             assert (ours == theirs.float()).float().mean() > 0.999

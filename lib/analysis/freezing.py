@@ -317,7 +317,7 @@ def replay(path: Path, rows: np.ndarray, run: Run, steps: Sequence[int]) -> Repl
         given = [_tensor(x) for x in before]
         grad = _tensor(films.read(path, "W.grad", step, rows))
         c = optim.coefficients(run, step)
-        made = optim.adamw_reference(given[0], grad, given[1], given[2], c, update=run.update)
+        made = optim.adamw_reference(given[0], grad, given[1], given[2], run, step)
         same = [_patterns(x) == y for x, y in zip(made, after, strict=True)]
         exact.append(same[0].mean())
         moments.append((same[1] & same[2]).mean())

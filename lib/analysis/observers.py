@@ -16,7 +16,6 @@ from lib import lattice
 from lib.analysis import census, coalescence, motion
 from lib.training import loop, model, optim
 from lib.training.config import Rounding, Run
-from lib.training.experiments import patterns
 from lib.training.worlds import World
 
 PIECE = 64  # frames reduced at a time
@@ -51,7 +50,7 @@ class Lives(loop.Observation):
             run, world.stream, observers=[watcher], intervene=intervene, label="arm"
         )
         last = model.views(outcome.state.param, run)[self.matrix][dead].bfloat16()
-        return watcher.result() | {"losses": outcome.losses, "last": patterns(last)}
+        return watcher.result() | {"losses": outcome.losses, "last": lattice.bits(last).numpy()}
 
 
 def common(dead: torch.Tensor) -> Callable[[model.Parameters], None]:
@@ -259,9 +258,7 @@ class Coalescence(loop.Observation):
         scribe = Scribe(run, len(world.texts), self.snapshots, self.tangent_from)
         resume = None
         if self.until:  # the same run in two pieces: the second goes on with the other text
-            short = run.replace(steps=self.until)
-            piece = loop.train(short, world.stream, observers=[scribe])
-            resume = (piece.state, piece.losses)
+            resume = loop.train(run.replace(steps=self.until), world.stream, observers=[scribe])
         text = world.later if self.until else world.stream
         outcome = loop.train(run, text, observers=[scribe], resume=resume, label="coalescence")
         arrays = scribe.result(outcome)
@@ -270,7 +267,7 @@ class Coalescence(loop.Observation):
         exported = optim.finest(outcome.state).bfloat16().float()
         run = run.replace(**self.second)
         scribe = Scribe(run, len(world.texts), self.snapshots)
-        start = (optim.start(run, exported), None)
+        start = loop.Outcome(np.empty(0, np.float32), optim.start(run, exported))
         outcome = loop.train(run, world.stream, observers=[scribe], resume=start, label="second")
         again = scribe.result(outcome)
         return arrays | {f"second.{name}": array for name, array in again.items()}
