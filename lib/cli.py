@@ -172,8 +172,7 @@ def census(args: argparse.Namespace) -> None:
     began = time.perf_counter()
     found = counting.of(specimen)
     holes = [
-        {"population": int(population), "first_ids": ids[:FIRST_IDS].tolist()}
-        for population, ids in found.every_hole()
+        {"population": len(ids), "first_ids": ids[:FIRST_IDS].tolist()} for ids in found.members
     ]
     answer = {
         "source": specimen.source,
