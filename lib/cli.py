@@ -115,7 +115,7 @@ def census(args: argparse.Namespace) -> None:
     specimen = specimens.open(args.file)
     began = time.perf_counter()
     found = counting.of(specimen)
-    holes = [(int(population), ids[:FIRST_IDS].tolist()) for population, ids in found.every_hole()]
+    holes = [(len(ids), ids[:FIRST_IDS].tolist()) for ids in found.members]
     counts = ("unique", "surplus", "zero_pairs", "singletons", "hole_rows")
     answer = _about(specimen) | {name: getattr(found, name) for name in counts}
     answer["holes"] = [{"population": count, "first_ids": ids} for count, ids in holes]

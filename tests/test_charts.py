@@ -6,9 +6,7 @@ from safetensors.numpy import save_file
 
 from lib import artifacts, paths
 from lib.analysis import charts
-from lib.extraction import catalogue, planted, specimens
-from lib.extraction.catalogue import SpecimenError
-from tests.small import specimen_of
+from lib.extraction import planted, specimens
 
 SEED = 42
 
@@ -69,24 +67,3 @@ def test_a_fetched_matrix_is_measured_once_and_its_chart_kept(tmp_path, monkeypa
     assert np.array_equal(charts.chart(W).projection, kept.projection)  # not measured again
     [file] = artifacts.every()
     assert artifacts.opened(file).provenance["parameters"] == {"specimen": "w"}
-
-
-def test_rows_are_named_by_their_tokens_where_the_book_has_them():
-    assert charts.labels(specimens.open("planted"), np.array([3])) == ["id 3"]
-    coder = specimens.open("qwen2.5-coder-0.5b")
-    assert charts.labels(coder, np.array([9_707])) == ["id 9707: Hello"]
-
-
-def test_an_extract_is_only_cut_where_float16_keeps_every_number(tmp_path):
-    description, whole = catalogue.find("planted"), specimens.open("planted")
-    with pytest.raises(SpecimenError, match="no float16 numbers"):
-        charts.cut_unused(whole, description, np.arange(2000), tmp_path / "x.safetensors")
-    assert not list(tmp_path.iterdir())
-    half = np.random.default_rng(0).normal(size=(30, 8)).astype(np.float16).astype(np.float32)
-    save_file({"W": half}, tmp_path / "h.safetensors")
-    exact = specimens.open(str(tmp_path / "h.safetensors"))
-    charts.cut_unused(exact, exact.description, np.array([3, 7]), tmp_path / "x.safetensors")
-    cut = specimens.read_extract(exact.description, catalogue.Extract(tmp_path / "x.safetensors"))
-    assert cut.array("unused_ids").tolist() == [3, 7]
-    assert np.array_equal(cut.array("unused_bits").view(np.float16), half[[3, 7]])
-    np.testing.assert_allclose(cut.norms, np.linalg.norm(half, axis=1), rtol=1e-6)

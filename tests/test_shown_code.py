@@ -5,6 +5,8 @@ import ast
 import numpy as np
 import pytest
 import torch
+from scipy import linalg
+from scipy.spatial.distance import cdist, pdist
 
 from book import reader
 from lib import lattice, paths
@@ -98,6 +100,56 @@ def test_a_census_in_two_lines():
     first_identical = shown("discovery/02-census", "first_identical")
     W = np.random.default_rng(42).integers(0, 3, (500, 6)).astype(np.uint16)
     assert np.array_equal(first_identical(W), census.duplicates(W).group)
+
+
+def test_a_square_field_of_ninety_degrees_is_a_sixth_of_the_sky():
+    square_share = shown("discovery/03-sky", "square_share")
+    assert square_share(90) == pytest.approx(1 / 6)
+    assert square_share(1) == pytest.approx(np.pi / 129_600, rel=1e-4)
+
+
+def test_pairs_are_of_two_rows_and_measured_in_all_dimensions():
+    rng = np.random.default_rng(42)
+    random_pairs = shown("discovery/04-distances", "random_pairs", rng=rng, pairs=5000)
+    pairs, rows = random_pairs(40), rng.normal(size=(40, 9))
+    assert (pairs[:, 0] != pairs[:, 1]).all() and set(pairs.ravel()) == set(range(40))
+    cosines, distances = shown("discovery/04-distances", "cosines_and_distances")(rows, pairs)
+    np.testing.assert_allclose(distances, cdist(rows, rows)[*pairs.T])
+    np.testing.assert_allclose(cosines, 1 - cdist(rows, rows, "cosine")[*pairs.T])
+
+
+def test_rows_within_a_radius():
+    near, two = np.array([[0.0, 1.0, 1.0, 2.0]]), np.array([[0.0, 1.0], [2.0, np.inf]])
+    within = shown("discovery/04-distances", "counts_within", radii=np.array([0.0, 0.5, 1.0, 3.0]))
+    assert within(near, 1.0).tolist() == [1, 1, 3, 4]
+    within = shown("discovery/04-distances", "counts_within", radii=np.array([1.5, 2.5]))
+    assert within(two, np.array([1.0, 10.0])).tolist() == [5.5, 6.0]
+
+
+def test_float32_products_merge_rows_that_differ():
+    rng = np.random.default_rng(42)
+    ball = rng.normal(size=64) * 0.04 + rng.normal(size=(80, 64)) * 1e-6
+    ball[10:30] = ball[10]
+    tools = {"torch": torch, "pdist": pdist}
+    true, fast = shown("discovery/04-distances", "true_and_fast", **tools)(ball.astype(np.float32))
+    assert (true == 0).sum() == 20 * 19 / 2  # twenty twins
+    differ = true > 0
+    assert (np.abs(fast[differ] / true[differ] - 1) > 0.5).mean() > 0.5  # the trap is real here
+
+
+def test_the_causal_metric():
+    rng = np.random.default_rng(42)
+    given = {"ridge": 0, "linalg": linalg}
+    causal_lens = shown("discovery/04-distances", "causal_lens", **given)
+    rows = rng.normal(size=(5000, 6)) * np.arange(1, 7)
+    change, seen = rng.normal(size=(6, 6)), []
+    for w in (rows, rows @ change):  # the same logits, written down in two ways
+        lens, _ = causal_lens(np.cov(w.T, bias=True))
+        seen.append((w - w.mean(axis=0)) @ lens)
+    np.testing.assert_allclose(np.cov(seen[0].T, bias=True), np.eye(6), atol=1e-9)
+    np.testing.assert_allclose(seen[0][:99] @ seen[0][:99].T, seen[1][:99] @ seen[1][:99].T)
+    causal_lens = shown("discovery/04-distances", "causal_lens", **given | {"ridge": 0.1})
+    assert causal_lens(np.diag([1.0, 1.0, 0.0]))[1] < 20  # a flat cloud needs a ridge
 
 
 def test_merging_by_rank():
