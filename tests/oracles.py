@@ -1,6 +1,6 @@
 """Plain ways to the same answers: what the library is compared with."""
 
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import numpy as np
 import torch
@@ -90,3 +90,10 @@ def neighbours(bits: np.ndarray, steps: int = 1) -> np.ndarray:
         near = np.flatnonzero((np.abs(ordinals[i + 1 :] - ordinals[i]) <= steps).all(axis=1))
         edges += [(first[i], first[i + 1 + j]) for j in near]
     return np.array(edges, dtype=np.int64).reshape(-1, 2)
+
+
+def coherence(vectors: np.ndarray, floor: float = 0.0) -> float:
+    """Mean cosine of all pairs of vectors, zeros left out; lengths below `floor` count as it."""
+    vectors = [v for v in np.asarray(vectors, np.float64) if v.any()]
+    units = [v / max(np.linalg.norm(v), floor) for v in vectors]
+    return float(np.mean([a @ b for a, b in combinations(units, 2)]))

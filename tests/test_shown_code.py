@@ -8,11 +8,12 @@ import networkx as nx
 import numpy as np
 import pytest
 import torch
+from scipy import special, stats
 from scipy.cluster import hierarchy
 
 from book import reader
 from lib import lattice, paths
-from lib.analysis import census, clusters, crystal, motion, snowball
+from lib.analysis import census, clusters, crystal, snowball
 from lib.extraction import merging, vocabulary
 from lib.training import optim
 from lib.training.config import Run
@@ -28,7 +29,7 @@ def shown(chapter: str, name: str, **given):
     trees = [ast.parse(c.source) for c in notebook.cells if c.cell_type == "code"]
     nodes = [node for tree in trees for node in tree.body]
     [wanted] = [n for n in nodes if isinstance(n, ast.FunctionDef) and n.name == name]
-    names = {"np": np, "lattice": lattice, "motion": motion, **given}
+    names = {"np": np, "lattice": lattice, **given}
     exec(compile(ast.Module([wanted], []), chapter, "exec"), names)
     return names[name]
 
@@ -172,11 +173,49 @@ def test_a_direct_sample():
 
 
 def test_the_gradient_of_a_dead_row():
-    by_hand = shown("dynamics/02-push", "by_hand")
+    by_hand = shown("dynamics/02-push", "by_hand", softmax=special.softmax)
     rng = np.random.default_rng(0)
     h, W = rng.normal(size=(30, 6)), rng.normal(size=(11, 6))
     expected = oracles.gradient(h, W, rng.integers(0, 8, 30))  # 8, 9 and 10 are never wanted
     np.testing.assert_allclose(by_hand(h, W, np.arange(8, 11)), expected[8:], atol=1e-12)
+
+
+def test_strata_are_shares_of_phases():
+    strata = shown("dynamics/03-first-look", "strata", at=np.arange(1, 8), steps=7)
+    exits = {"early": [3, 0], "midlife": [3, 2], "motion": [6, 2]}
+    found = strata(exits)
+    in_phase = np.array([[sum(t > last[i] for last in exits.values()) for t in range(1, 8)]
+                         for i in range(2)])  # fmt: skip
+    assert found.tolist() == [(in_phase == phase).mean(0).tolist() for phase in range(4)]
+
+
+def test_epochs_of_a_drawn_breath():
+    Epochs = namedtuple("Epochs", "inhale sneeze dip")
+    epochs = shown("dynamics/03-first-look", "epochs", Epochs=Epochs)
+    assert epochs(np.array([1.0, 0.99, 0.98, 0.985, 0.99, 1.2, 1.3, 1.31])) == (2, 5, 0.98)
+
+
+def test_frozen_for_good_is_not_standing_still():
+    frozen = shown("dynamics/10-freezing", "frozen")
+    arm = {"motion": np.array([5, 0]), "still": np.zeros(6)}
+    assert frozen(arm).tolist() == [0.5, 0.5, 0.5, 0.5, 0.5, 1]
+
+
+def test_a_rank_is_found_and_noise_is_not():
+    rank = shown("dynamics/10-freezing", "rank_correlation", stats=stats)
+    rng = np.random.default_rng(0)
+    last = rng.integers(1, 1000, (3, 200))
+    other = rng.integers(0, 5, (3, 200))  # with ties
+    assert rank(last, last.astype(float) ** 3) == pytest.approx(1)
+    for i, rho in enumerate(rank(last, other)):
+        assert rho == pytest.approx(stats.spearmanr(last[i], other[i]).statistic)
+    traits = {"cubed": last[0] ** 3, "noise": rng.random(200), "same": np.ones(200)}
+    given = {"traits": traits, "draws": 200, "seed": 42, "stats": stats, "rank_correlation": rank}
+    association = shown("dynamics/10-freezing", "association", **given)
+    assert association({"motion": last[0]}, "cubed") == pytest.approx(1)
+    rho, low, high = association({"motion": last[0]}, "noise")
+    assert low < 0 < high and low < rho < high and abs(rho) < 0.2
+    assert np.isnan(association({"motion": last[0]}, "same")).all()
 
 
 def test_adam_written_out():
