@@ -1,16 +1,20 @@
 """What the chapters show in full is what lib computes: their functions are run and compared."""
 
 import ast
+from collections import namedtuple
+from itertools import combinations
 
+import networkx as nx
 import numpy as np
 import pytest
 import torch
-from scipy import linalg
+from scipy import linalg, special, stats
+from scipy.cluster import hierarchy
 from scipy.spatial.distance import cdist, pdist
 
 from book import reader
 from lib import lattice, paths
-from lib.analysis import census, clusters, crystal, graph, motion, snowball
+from lib.analysis import census, clusters, crystal, snowball
 from lib.extraction import merging, vocabulary
 from lib.training import optim
 from lib.training.config import Run
@@ -26,7 +30,7 @@ def shown(chapter: str, name: str, **given):
     trees = [ast.parse(c.source) for c in notebook.cells if c.cell_type == "code"]
     nodes = [node for tree in trees for node in tree.body]
     [wanted] = [n for n in nodes if isinstance(n, ast.FunctionDef) and n.name == name]
-    names = {"np": np, "lattice": lattice, "motion": motion, **given}
+    names = {"np": np, "lattice": lattice, **given}
     exec(compile(ast.Module([wanted], []), chapter, "exec"), names)
     return names[name]
 
@@ -79,12 +83,79 @@ def test_the_likelihood_that_the_fit_maximises():
         assert best - likelihood(end * beyond, step, varies) > 1.92
 
 
+def test_round_trips_tell_the_format():
+    survivors = shown("lattice/05-evidence", "survivors")
+    x = np.random.default_rng(42).normal(size=4000).astype(np.float32)
+    brain = lattice.value(lattice.round_nearest(x))
+    half = x.astype(np.float16).astype(np.float32)
+    assert survivors(brain)["bfloat16"] == 1 and survivors(half)["float16"] == 1
+    assert 0.05 < survivors(half)["bfloat16"] < 0.25  # three bits too many: 1/8
+    assert max(survivors(x).values()) < 0.01
+
+
+def test_the_commonest_gap_is_a_step():
+    commonest_gap = shown("lattice/05-evidence", "commonest_gap")
+    values = lattice.value(np.arange(0x3F70, 0x3FC0, dtype=np.uint16))
+    assert commonest_gap(np.concatenate([values, values])) == 2.0**-7
+
+
+def test_constant_dimensions_and_what_centring_does_to_them():
+    constant = shown("lattice/06-pitfalls", "constant")
+    values = [[1.0, 2.0, 0.001], [1.0, 2.015625, 0.001], [1.0, 2.0, 0.00100708]]
+    bits = lattice.round_nearest(np.array(values, np.float32))
+    assert constant(bits) == constant(bits, np.zeros(3)) == 1
+    assert constant(bits, np.array([0, 0, 1e6])) == 2  # merged by the subtraction
+
+
 def test_neighbours_in_twenty_lines():
     small = shown("spongecrystal/03-neighbours", "neighbours_small")
     bits = lattice.round_nearest(np.random.default_rng(1).normal(0, 1, (60, 6)).astype(np.float32))
     bits[30:] = lattice.from_ordinal(lattice.ordinal(bits[:30]) + 1)
-    expected = {tuple(e) for e in graph.brute_force(bits).tolist()}
+    expected = {tuple(e) for e in oracles.neighbours(bits).tolist()}
     assert small(bits) == expected and len(expected) >= 30
+
+
+def test_the_box_counts_steps_values_and_exponents():
+    box = namedtuple("Box", "extent diversity mantissa_only")
+    measure = shown("spongecrystal/04-shape", "measure", Box=box)
+    rows = [[0x3F80, 0x0001, 0x3C00], [0x3F82, 0x8001, 0x3C00], [0x3F7F, 0x0001, 0x3C00]]
+    found = measure(np.array(rows, np.uint16), 7)
+    assert found.extent.tolist() == [3, 2, 0] and found.diversity.tolist() == [3, 2, 1]
+    assert found.mantissa_only.tolist() == [False, False, True]
+    half = np.array([[1.0], [1.5], [1.9]], dtype=np.float16).view(np.uint16)
+    assert measure(half, 10).mantissa_only.all() and not measure(half, 7).mantissa_only.any()
+
+
+def all_combinations(bits: int) -> np.ndarray:
+    return np.array([[i >> b & 1 for b in range(bits)] for i in range(2**bits)])
+
+
+def test_shattering_counts_the_dimensions_of_a_cloud():
+    shattered = shown("spongecrystal/05-flips", "shattered", combinations=combinations)
+    assert shattered(all_combinations(3)) == 3 and shattered(all_combinations(2)) == 2
+    line = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [1, 1, 1]])  # walls crossed one by one
+    assert shattered(line) == 1
+    assert shattered(np.array([[0], [1], [2]])) == 0  # no dimension with two states
+
+
+def test_a_line_of_descent_is_consistent_and_a_cube_is_not():
+    consistency = shown("spongecrystal/05-flips", "consistency", hierarchy=hierarchy)
+    assert consistency(np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [1, 1, 1]])) == 1
+    assert consistency(all_combinations(3)) == pytest.approx(3 / 7)
+    table = np.random.default_rng(0).integers(0, 3, (12, 20))
+    apart = (table[:, None] != table).sum(axis=-1)
+    tree = nx.minimum_spanning_tree(nx.from_numpy_array(apart))
+    assert consistency(table) == table.max(axis=0).sum() / tree.size(weight="weight")
+
+
+def test_the_dimensions_that_vary_are_as_many_as_their_ranges_say():
+    expected_varying = shown("spongecrystal/07-grown", "expected_varying")
+    rng = np.random.default_rng(42)
+    centre = rng.uniform(0.26, 0.49, 2000).astype(np.float32)
+    rows = centre + np.float32(3e-5) * rng.standard_normal((50, 2000)).astype(np.float32)
+    varying = (np.ptp(lattice.ordinal(lattice.round_nearest(rows)), axis=0) > 0).sum()
+    mean, spread = expected_varying(rows)
+    assert 0 < spread < mean**0.5 and abs(varying - mean) < 4 * spread
 
 
 def test_the_scan_of_norms():
@@ -169,11 +240,49 @@ def test_a_direct_sample():
 
 
 def test_the_gradient_of_a_dead_row():
-    by_hand = shown("dynamics/02-push", "by_hand")
+    by_hand = shown("dynamics/02-push", "by_hand", softmax=special.softmax)
     rng = np.random.default_rng(0)
     h, W = rng.normal(size=(30, 6)), rng.normal(size=(11, 6))
     expected = oracles.gradient(h, W, rng.integers(0, 8, 30))  # 8, 9 and 10 are never wanted
     np.testing.assert_allclose(by_hand(h, W, np.arange(8, 11)), expected[8:], atol=1e-12)
+
+
+def test_strata_are_shares_of_phases():
+    strata = shown("dynamics/03-first-look", "strata", at=np.arange(1, 8), steps=7)
+    exits = {"early": [3, 0], "midlife": [3, 2], "motion": [6, 2]}
+    found = strata(exits)
+    in_phase = np.array([[sum(t > last[i] for last in exits.values()) for t in range(1, 8)]
+                         for i in range(2)])  # fmt: skip
+    assert found.tolist() == [(in_phase == phase).mean(0).tolist() for phase in range(4)]
+
+
+def test_epochs_of_a_drawn_breath():
+    Epochs = namedtuple("Epochs", "inhale sneeze dip")
+    epochs = shown("dynamics/03-first-look", "epochs", Epochs=Epochs)
+    assert epochs(np.array([1.0, 0.99, 0.98, 0.985, 0.99, 1.2, 1.3, 1.31])) == (2, 5, 0.98)
+
+
+def test_frozen_for_good_is_not_standing_still():
+    frozen = shown("dynamics/10-freezing", "frozen")
+    arm = {"motion": np.array([5, 0]), "still": np.zeros(6)}
+    assert frozen(arm).tolist() == [0.5, 0.5, 0.5, 0.5, 0.5, 1]
+
+
+def test_a_rank_is_found_and_noise_is_not():
+    rank = shown("dynamics/10-freezing", "rank_correlation", stats=stats)
+    rng = np.random.default_rng(0)
+    last = rng.integers(1, 1000, (3, 200))
+    other = rng.integers(0, 5, (3, 200))  # with ties
+    assert rank(last, last.astype(float) ** 3) == pytest.approx(1)
+    for i, rho in enumerate(rank(last, other)):
+        assert rho == pytest.approx(stats.spearmanr(last[i], other[i]).statistic)
+    traits = {"cubed": last[0] ** 3, "noise": rng.random(200), "same": np.ones(200)}
+    given = {"traits": traits, "draws": 200, "seed": 42, "stats": stats, "rank_correlation": rank}
+    association = shown("dynamics/10-freezing", "association", **given)
+    assert association({"motion": last[0]}, "cubed") == pytest.approx(1)
+    rho, low, high = association({"motion": last[0]}, "noise")
+    assert low < 0 < high and low < rho < high and abs(rho) < 0.2
+    assert np.isnan(association({"motion": last[0]}, "same")).all()
 
 
 def test_adam_written_out():
