@@ -173,7 +173,8 @@ def _split_groups(ball: Snowball, trials: int, rng: np.random.Generator) -> Tria
     """
     table = ball.table
     trial, count = np.arange(trials), np.full(trials, ball.rows, np.int64)
-    alone, varying = np.zeros((2, trials), np.int64)
+    alone = np.zeros(trials, np.int64)
+    varying = np.full(trials, 0 if ball.varying else -1)
     ordinals = np.zeros((trials, len(table)), np.int32) if ball.keep else None
     for k in range(len(table)):
         if not ball.keep:
@@ -195,7 +196,7 @@ def _split_groups(ball: Snowball, trials: int, rng: np.random.Generator) -> Tria
         if ball.keep:
             ordinals = ordinals[parent]
             ordinals[:, k] = cell
-    return Trials(trial, count, alone, varying if ball.varying else varying - 1, ordinals, table.dim)
+    return Trials(trial, count, alone, varying, ordinals, table.dim)
 
 
 # ---------------------------------------------------------------- three ways to split, all exact
@@ -343,7 +344,8 @@ def _split_rows(ball: Snowball, trials: int, rng: np.random.Generator) -> Trials
         radius *= rng.random(len(trial)) ** (1.0 / size)
     rest = np.ones(len(trial))  # squared length left for the coordinates not yet drawn
     hashes = trial.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    alone, varying = np.zeros((2, trials), np.int64)
+    alone = np.zeros(trials, np.int64)
+    varying = np.full(trials, 0 if ball.varying else -1)
     kept = [np.zeros((len(trial), 0), np.int32)]
     for start in range(0, len(table), WIDTH):
         dims = table.dim[start : start + WIDTH]
@@ -377,7 +379,6 @@ def _split_rows(ball: Snowball, trials: int, rng: np.random.Generator) -> Trials
     order, starts, count = _group(hashes)
     first = order[starts]
     ordinals = np.concatenate([part[first] for part in kept], axis=1) if ball.keep else None
-    varying = varying if ball.varying else varying - 1
     return Trials(trial[first], count, alone, varying, ordinals, table.dim)
 
 
