@@ -216,7 +216,7 @@ def place(tmp_path, monkeypatch):
 
 def toy(seeds: int) -> CastRows:
     """A recipe that is quickly made."""
-    return CastRows(1, 1e-6, 1e-6, (3,), 4, seeds)
+    return CastRows(1, 1e-6, 1e-6, 3, 4, seeds)
 
 
 def test_a_kept_run_is_read_back(place, monkeypatch):

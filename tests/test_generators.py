@@ -35,7 +35,7 @@ def book(tmp_path, monkeypatch):
 
 def rows(count: int, dim: int = 6) -> CastRows:
     """A quick recipe of the library."""
-    return CastRows(2, 1e-6, 1e-5, (count,), dim, 2)
+    return CastRows(2, 1e-6, 1e-5, count, dim, 2)
 
 
 def made(parameters=SETTINGS) -> Generator:

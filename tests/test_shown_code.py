@@ -14,7 +14,17 @@ from scipy.spatial.distance import cdist, pdist
 
 from book import reader
 from lib import lattice, paths
-from lib.analysis import census, clusters, crystal, snowball
+from lib.analysis import (
+    census,
+    centres,
+    clusters,
+    coalescence,
+    crystal,
+    graph,
+    mechanisms,
+    motion,
+    snowball,
+)
 from lib.extraction import merging, vocabulary
 from lib.training import optim
 from lib.training.config import Run
@@ -297,3 +307,112 @@ def test_adam_written_out():
         state = optim.adamw_reference(state[0], g, *state[1:], run, step)
         for ours, theirs in zip(found, state, strict=True):  # but for a fused multiply-add
             assert (ours == theirs.float()).float().mean() > 0.999
+
+
+def test_a_valley_is_a_census_of_what_a_deletion_leaves():
+    given = {"snowball": snowball, "demographics": census.demographics}
+    given |= {"sigma": 1e-6, "population": 60, "valley_rows": 60}
+    centre = np.random.default_rng(1).normal(0, 0.01, 40).astype(np.float32)
+    valley = shown("monument-valley/02-two-centres", "monument_valley", **given)
+    everyone = snowball.sample(centre, scale=1e-6, rows=60, rng=np.random.default_rng(7))
+    found = valley(centre, np.random.default_rng(7))  # where all survive, the order is all
+    assert np.array_equal(found.populations, census.demographics(everyone).populations)
+    fewer = shown(
+        "monument-valley/02-two-centres", "monument_valley", **(given | {"valley_rows": 9})
+    )
+    assert fewer(centre, np.random.default_rng(7)).populations.sum() == 9
+
+
+def test_further_borders_go_on_as_densely():
+    borders = centres.fit_borders()
+    further = shown("monument-valley/02-two-centres", "further_borders", borders=borders)
+    known = np.sort(borders.distance)
+    far = further(3 * known[-1], np.random.default_rng(0))
+    assert np.array_equal(far[:7], known) and (far[7:] > known[-1]).all()
+    assert abs(len(far) - 21) < 4 * 14**0.5
+    assert np.array_equal(further(0.0, np.random.default_rng(0)), known)
+
+
+def test_dimensions_dealt_anew_keep_their_steps_and_lose_their_ties():
+    deal = shown("monument-valley/05-inference", "independent_holes")
+    steps = np.repeat([[0, 0, 0], [1, 1, 1]], 50, axis=0)
+    assert (deal(steps, 5, np.random.default_rng(0)) == 8).all()  # all corners of a cube
+    assert (deal(steps[:, :1], 3, np.random.default_rng(0)) == 2).all()
+
+
+def test_an_interval_is_that_of_the_textbook():
+    slopes = {"a": 1.0, "b": 2.0, "c": 3.0}
+    interval = shown("coalescence/03-law", "interval", stats=stats, slopes=slopes, level=0.95)
+    mean, low, high = interval(slopes)
+    assert mean == 2 and high - mean == pytest.approx(4.302652729749464 / 3**0.5)
+    assert mean - low == pytest.approx(high - mean)
+
+
+def test_stochastic_rounding_alone_comes_to_the_predicted_temperature():
+    noise_spread = shown("coalescence/05-holes", "noise_spread")
+    decay, steps, ulp = 0.98, 150, 2.0**-15
+    rng = np.random.default_rng(42)
+    target = np.linspace(0.0048, 0.0068, 40)  # well inside one binade
+    rows = np.tile(target, (300, 1)).astype(np.float32)
+    width, noise = [0.0], []
+    for _ in range(steps):
+        push = (1 - decay) * target * (1 + 0.3 * rng.standard_normal(40))
+        wanted = (rows * decay + push).astype(np.float32)
+        f = wanted / ulp % 1
+        noise.append((ulp**2 * f * (1 - f)).sum(axis=1).mean())
+        rows = lattice.value(lattice.round_stochastic(wanted, rng=rng))
+        width.append(float(coalescence.spread(rows)))
+    thermal = noise_spread(0.0, np.full(steps, 1 - decay**2), np.array(noise))
+    assert len(thermal) == steps + 1 and thermal[-1] > 40**0.5 * ulp  # heated from nothing
+    np.testing.assert_allclose(width[50:], thermal[50:], rtol=0.05)
+
+
+def test_rows_after_a_cast_shrink_round_the_new_centre():
+    rng = np.random.default_rng(5)
+    cast, now = rng.normal(size=(9, 4)).astype(np.float32), rng.normal(size=(3, 4))
+    stages = {"second.rows": [cast]}
+    found = shown("coalescence/06-lives", "lawful_rows", stages=stages)(now, 1.5)
+    assert np.allclose(found.mean(0), now.mean(0))
+    assert np.isclose(coalescence.spread(found) / coalescence.spread(cast), np.exp(-1.5))
+
+
+def test_pairs_merge_as_often_as_no_border_comes_between():
+    merge_probability = shown("coalescence/06-lives", "merge_probability")
+    assert merge_probability(np.zeros(5), 0.1) == 1 and merge_probability(np.array([1, 0]), 0) == 0
+    steps, rng = np.array([3, -1, 0]), np.random.default_rng(0)
+    places = rng.random((200_000, 3))  # of the one, in a cell; the other is that far off
+    together = np.floor(places) == np.floor(places + steps * np.exp(-2.0))
+    assert abs(together.all(axis=1).mean() - merge_probability(steps, 2.0)) < 0.005
+
+
+def test_a_published_stage_is_a_run():
+    stage_run = shown("coalescence/07-dosimeter", "stage_run", Run=Run)
+    facts = {"peak": 1e-3, "decay": 0.1, "steps": 10_000, "warmup": 100}
+    run = stage_run({name: {"value": value} for name, value in facts.items()})
+    rates = [optim.learning_rate(run, step) for step in range(1, 10_001)]
+    assert max(rates) == rates[99] == 1e-3 and rates[-1] == 0
+    total = coalescence.exposure(run)[-1]
+    assert np.isclose(total, 0.5 * 1e-3 * 0.1 * 10_000, rtol=1e-3)  # half the peak
+    last_rate = shown("coalescence/07-dosimeter", "last_rate", coalescence=coalescence, optim=optim)
+    longer = run.replace(weight_decay=3.0)
+    left = sum(rate * 3.0 for rate in rates if rate < last_rate(longer))
+    assert 0.99 < left < 1
+
+
+def test_a_dose_of_exposure():
+    exposure = shown("coalescence/07-dosimeter", "exposure")
+    middle, low, high = exposure(np.array([2e-6, 1e-6, 4e-6]), 0.02)
+    np.testing.assert_allclose([middle, low, high], np.log([1e4, 5e3, 2e4]))
+    assert np.isinf(exposure(np.zeros(3), 0.02)).all()
+
+
+def test_patterns_and_clouds_of_the_odd_dimensions():
+    far_apart = shown("coalescence/08-dimensions", "far_apart")
+    one, other = mechanisms.Pattern(3, 2, 3, 2, 2, 1.0), mechanisms.Pattern(7, 2, 3, 5, 2, 0.0)
+    assert far_apart(one, one) == 0
+    assert far_apart(one, other) == far_apart(other, one) == pytest.approx(2 * np.log(2))
+    cooled = shown("coalescence/08-dimensions", "cooled")
+    rows = np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32)
+    colder = cooled(rows, 0.5)
+    np.testing.assert_allclose(colder.mean(axis=0), rows.mean(axis=0), atol=1e-6)
+    assert colder.dtype == np.float32 and np.allclose(colder.std(axis=0), rows.std(axis=0) / 2)
