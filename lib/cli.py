@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lib import artifacts, files, paths
-from lib.extraction import catalogue, fetching, slices, specimens, tensor_files
+from lib.extraction import catalogue, corpus, fetching, specimens, tensor_files
 from lib.extraction.catalogue import SpecimenError
 
 FIRST_IDS = 10  # of each hole or component, in an answer
@@ -68,7 +68,7 @@ def add(verbs: argparse._SubParsersAction) -> None:
     parser.add_argument("--verify", action="store_true", help="hash every fetched matrix again")
 
     parser = _verb(verbs, fetch)
-    help = f"of `python -m lib specimens`; or a corpus: {', '.join(slices.CATALOGUE)}"
+    help = f"of `python -m lib specimens`; or a corpus: {', '.join(corpus.SLICES)}"
     parser.add_argument("id", metavar="ID", help=help)
     parser.add_argument("--again", action="store_true", help="even if it is here already")
 
@@ -254,12 +254,12 @@ def fetch(args: argparse.Namespace) -> None:
     honoured. Chapters then read the whole matrix. Or stream a fixed slice of a corpus (Parquet
     needs the extra `corpora`). Worlds then take its name in place of a committed corpus.
     """
-    corpus = slices.CATALOGUE.get(args.id)
-    if corpus.gated if corpus else catalogue.find(args.id).gated:
+    wanted = corpus.SLICES.get(args.id)
+    if (wanted or catalogue.find(args.id)).gated:
         print(f"{args.id} is gated: its licence must be accepted on the hub, and HF_TOKEN set")
-    if corpus:
-        path = slices.fetch(args.id, again=args.again)
-        record = slices.provenance(args.id)
+    if wanted:
+        path = corpus.fetch(args.id, again=args.again)
+        record = corpus.provenance(args.id)
         size = f"{record['characters']:,} characters"
     else:
         path = fetching.fetch(args.id, again=args.again)

@@ -7,6 +7,7 @@ from safetensors.numpy import save_file
 from lib import artifacts, paths
 from lib.analysis import charts
 from lib.extraction import planted, specimens
+from tests.small import specimen_of
 
 SEED = 42
 

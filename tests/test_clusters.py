@@ -11,6 +11,7 @@ from lib.analysis import clusters
 from lib.analysis.clusters import Rule
 from lib.extraction import planted, specimens
 from lib.extraction.catalogue import SpecimenError
+from tests.small import specimen_of
 
 
 @pytest.fixture

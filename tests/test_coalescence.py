@@ -152,15 +152,15 @@ def test_a_row_never_met_is_not_behind_and_one_met_lately_is_farther_than_one_me
     met = np.zeros((1601, 4, 2), dtype=np.int64)
     met[100, 1, 0] = met[700, 2, 0] = 1
     met[100:110, 3, 0] = 1
-    found = coalescence.late_distance(run, record, met)
+    found = coalescence.last_met_distance(run, record, met)
     assert found[0] == 0 and found[2] > found[3] > found[1] > 0
     later = coalescence.exposure(run)[700] - coalescence.exposure(run)[100]
     assert np.isclose(np.log(found[2] / found[1]), later, rtol=0.05)  # long after both: the law
-    louder = coalescence.late_distance(run, {**record, "hidden": np.full(1600, 10.0)}, met)
+    louder = coalescence.last_met_distance(run, {**record, "hidden": np.full(1600, 10.0)}, met)
     assert (louder[1:] > found[1:]).all()
     rows = np.random.default_rng(0).normal(size=(2, 4 + 3, run.dim))
     rows[-1, :4] = 3 * rows[-1, 4:].mean(0)
-    tokens = coalescence.late_tokens(run, {**record, "rows": rows}, met)
+    tokens = coalescence.last_met_tokens(run, {**record, "rows": rows}, met)
     unseen, total = rows[-1, 4:], coalescence.exposure(run)
     assert tokens["times"].tolist() == [0, 1, 1, 10]
     np.testing.assert_allclose(tokens["since"], total[-1] - total[[0, 100, 700, 109]])
@@ -182,7 +182,7 @@ def test_late_tokens_are_told_by_when_they_were_last_met():
         "hidden": np.ones(15),
         "rows": rows,
     }
-    found = coalescence.late_tokens(run, record, met)
+    found = coalescence.last_met_tokens(run, record, met)
     total = coalescence.exposure(run)
     assert found["times"].tolist() == [1, 1, 0]
     np.testing.assert_allclose(found["since"], total[-1] - total[[9, 2, 0]])

@@ -20,9 +20,7 @@ from lib.analysis import (
     clusters,
     coalescence,
     crystal,
-    graph,
     mechanisms,
-    motion,
     snowball,
 )
 from lib.extraction import merging, vocabulary

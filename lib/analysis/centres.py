@@ -109,8 +109,8 @@ def measured(specimen: Specimen) -> tuple[dict[str, np.ndarray], np.ndarray]:
     first = found.first_ids
     if not len(first):
         raise SpecimenError(f"{specimen.id}: no two rows are identical: it has no hole to start at")
-    ball = clusters.dead_ball(specimen, found)
-    inside = np.isin(first, ball.ids) if ball is not None else np.ones(len(first), bool)
+    cluster = clusters.Cluster(specimen, found)
+    inside = cluster.distances[first] <= (cluster.void.inner if cluster.void else np.inf)
     bits = np.asarray(specimen.bits[first[inside]], np.uint16)
     populations = found.populations[inside]
     total = np.zeros(specimen.dim)

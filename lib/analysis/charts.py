@@ -47,7 +47,7 @@ def chart(specimen: Specimen) -> Chart:
     if file is None:  # a matrix that lives in memory: small, and no file to tie an artefact to
         found = measure(specimen)
     else:
-        found = artifacts.cached(Whole(specimen.id, str(file)), "discovery/03-sky").tensors
+        found = artifacts.cached(Measured(specimen.id, str(file)), "discovery/03-sky").tensors
     ids = np.arange(specimen.rows)
     by_void, by_spike = "inside the most surprising void", "of the spike in the norms"
     return Chart(
@@ -92,7 +92,7 @@ def measure(specimen: Specimen) -> dict[str, np.ndarray]:
 
 
 @dataclass(frozen=True)
-class Whole(artifacts.Recipe):
+class Measured(artifacts.Recipe):
     """The chart of a specimen whose whole matrix lies in a file: see `measure`."""
 
     specimen: str

@@ -217,7 +217,7 @@ def meetings(run: Run, stream: np.ndarray, wanted: slice, until: int = 0) -> np.
     return met
 
 
-def late_distance(
+def last_met_distance(
     run: Run, record: Mapping[str, np.ndarray], met: np.ndarray, *, seed: int = 42
 ) -> np.ndarray:
     """Predicted distance to the dead centroid at the end: (n,) float64, in the units of W.
@@ -255,14 +255,14 @@ def late_distance(
     return np.sqrt((behind**2).mean(axis=1))
 
 
-def late_tokens(
+def last_met_tokens(
     run: Run, record: Mapping[str, np.ndarray], met: np.ndarray, *, seed: int = 42
 ) -> dict[str, np.ndarray]:
     """Where each of the n nearly dead tokens of a run stands at its end: name -> (n,).
 
     `times` int64, how often it was a target; `since`, exposure since it was last read or wanted (of
     the whole run, if never); `distance` from the centroid of the rows that no text uses, in the
-    units of W; `foreseen`, what `late_distance` predicts of it, with the spread of those rows;
+    units of W; `foreseen`, what `last_met_distance` predicts of it, with the spread of those rows;
     `norm`, its length over that of their centroid; `cosine` with the latter. Floats are float64.
 
     `record` is that of observers.Coalescence, whose first n rows are the tokens of `met`
@@ -279,7 +279,7 @@ def late_tokens(
         "times": met[:, :, 0].sum(axis=0),
         "since": total[-1] - total[last],
         "distance": np.linalg.norm(tokens - home, axis=1),
-        "foreseen": np.hypot(late_distance(run, record, met, seed=seed), spread(unseen)),
+        "foreseen": np.hypot(last_met_distance(run, record, met, seed=seed), spread(unseen)),
         "norm": length / home_length,
         "cosine": tokens @ home / (length * home_length),
     }

@@ -68,20 +68,20 @@ def edition(name: str) -> str:
     """The whole text of one of EDITIONS, as this book reads it. Raises EditionError.
 
     english: State of the Union addresses, 10.8 million characters; their one control character
-    (U+0002, where a hyphen was) is taken out. moby_dick: 1.2 million characters, spelt in ASCII.
+    (U+0002, where a hyphen was) is taken out. moby_dick: 1.2 million characters, in ASCII.
     thai: titles of Thai Wikipedia, one a line, 4.3 million characters; the file's order is already
     shuffled, so its beginning is a fair sample of the whole.
     """
     text = editions.catalogued(EDITIONS[name], paths.CORPORA).decode("utf-8")
     if name == "moby_dick":
-        return spelt_in_ascii(text)
+        return in_ascii(text)
     if name == "thai":
         lines = text.splitlines()
         return "".join(line + "\n" for line in lines if line and not line.startswith("#"))
     return text.replace("\x02", "")
 
 
-def spelt_in_ascii(text: str) -> str:
+def in_ascii(text: str) -> str:
     """The text in ASCII: dashes and quotes respelt, accents and what else is beyond it left out."""
     plain = unicodedata.normalize("NFKD", text.translate(ASCII_SPELLING))
     return plain.encode("ascii", "ignore").decode("ascii")
@@ -211,8 +211,8 @@ def fetch(name: str, *, again: bool = False) -> Path:
             else:
                 remote = fetching.dataset_file(wanted.repo, wanted.file, wanted.revision)
             _begin(parts, f"{remote.size} {remote.version}")
-            text = _text(wanted, RangeFile(remote, parts))
-            keep_slice(name, text, f"{wanted.repo or ''} {wanted.file}".strip(), remote.version)
+            found = _text(wanted, RangeFile(remote, parts))
+            keep_slice(name, found, f"{wanted.repo or ''} {wanted.file}".strip(), remote.version)
             shutil.rmtree(parts)
     except filelock.Timeout:
         raise SpecimenError(f"{final}: another process is fetching it; wait for it") from None
