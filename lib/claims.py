@@ -206,7 +206,8 @@ def as_printed(value: Any, digits: int = 7) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float) and (value == 0 or 1e-3 <= abs(value) < 1e6):
-        return f"{float(f'{value:.{digits}g}'):,.7g}".replace("-", "−")
+        places = digits - 1 - math.floor(math.log10(abs(value))) if value else digits
+        return f"{round(value, max(0, places)):,.7g}".replace("-", "−")
     if isinstance(value, (int, float)):
         return show.number(value, min(digits, 3))
     if isinstance(value, list):
