@@ -25,7 +25,7 @@ def main() -> None:
         grad = grad.bfloat16()
         for parameter, g in zip(theirs, model.views(grad, run).values(), strict=True):
             parameter.grad = g
-        ways = (adamw.step, lambda g=grad: optim.step_(state, g, run, rng=None))
+        ways = (adamw.step, lambda g=grad: optim.step_(state, g, run))
         for name, step in zip(best, ways, strict=True):
             start = time.perf_counter()
             step()

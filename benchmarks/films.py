@@ -19,8 +19,7 @@ import torch
 from lib.training import films, loop, worlds
 from lib.training.config import GOLDILOCKS
 
-WORLD = {"half": 2048, "english_in_thai": 0.02, "tokenizer_characters": 2_000_000,
-         "characters": 2_000_000}  # fmt: skip
+WORLD = worlds.Goldilocks(2048, 0.02, tokenizer_characters=2_000_000, characters=2_000_000)
 
 
 def weigh(path: Path, dead: int) -> None:
@@ -43,10 +42,10 @@ def weigh(path: Path, dead: int) -> None:
 
 def main() -> None:
     if sys.argv[1:] and sys.argv[1].endswith(".h5"):
-        return weigh(Path(sys.argv[1]), len(worlds.cached("goldilocks", **WORLD).dead))
+        return weigh(Path(sys.argv[1]), len(WORLD.get().dead))
     steps = int(sys.argv[1]) if len(sys.argv) > 1 else 255
     torch.set_num_threads(1)
-    world = worlds.cached("goldilocks", **WORLD)
+    world = WORLD.get()
     rows = np.concatenate([world.dead, world.live])
     keep, segments = torch.from_numpy(rows), []
     run = GOLDILOCKS.replace(vocab=world.vocab, steps=steps)

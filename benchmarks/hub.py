@@ -23,6 +23,7 @@ import safetensors.numpy
 
 from lib import paths
 from lib.extraction import catalogue, fetching, ranges
+from lib.extraction.tensor_files import Entry
 from tests.loopback_hub import Hub, serving
 
 ROWS, DIM = 151_936, 2_560
@@ -45,28 +46,28 @@ def serve(path: Path, address: "multiprocessing.Queue[str]") -> None:
         time.sleep(3_600)
 
 
-def by_socket(found: fetching.Located, folder: Path) -> None:
+def by_socket(remote: ranges.Remote, entry: Entry, folder: Path) -> None:
     """Receive the range into one buffer, over and over."""
-    parts = urlsplit(found.remote.url)
+    parts = urlsplit(remote.url)
     with socket.create_connection((parts.hostname, parts.port)) as connection:
         connection.sendall(
             f"GET {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\nConnection: close\r\n"
-            f"Range: bytes={found.entry.start}-{found.entry.stop - 1}\r\n\r\n".encode()
+            f"Range: bytes={entry.start}-{entry.stop - 1}\r\n\r\n".encode()
         )
         buffer = memoryview(bytearray(ranges.BUFFER))
         got = 0
         while count := connection.recv_into(buffer):
             got += count
-    assert got > found.entry.nbytes
+    assert got > entry.nbytes
 
 
-def by_book(found: fetching.Located, folder: Path) -> None:
+def by_book(remote: ranges.Remote, entry: Entry, folder: Path) -> None:
     """The book's reader, straight to a file."""
     with (folder / "book").open("wb", buffering=0) as sink:
-        ranges.read_range(found.remote, found.entry.start, found.entry.stop, sink, quiet=True)
+        ranges.read_range(remote, entry.start, entry.stop, sink, quiet=True)
 
 
-def by_fsspec(found: fetching.Located, folder: Path, block: int) -> None:
+def by_fsspec(entry: Entry, folder: Path, block: int) -> None:
     """HfFileSystem, `block` bytes a read, to a file."""
     from huggingface_hub import HfFileSystem
 
@@ -75,8 +76,8 @@ def by_fsspec(found: fetching.Located, folder: Path, block: int) -> None:
         system.open(f"{REPO}/{FILE}", "rb") as source,
         (folder / "fsspec").open("wb", buffering=0) as sink,
     ):
-        source.seek(found.entry.start)
-        left = found.entry.nbytes
+        source.seek(entry.start)
+        left = entry.nbytes
         while left:
             piece = source.read(min(block, left))
             sink.write(piece)
@@ -97,12 +98,12 @@ def main() -> None:
         server = multiprocessing.Process(target=serve, args=(folder / FILE, address), daemon=True)
         server.start()
         os.environ["HF_ENDPOINT"] = address.get(timeout=30)
-        found = fetching.locate(catalogue.Hub(REPO, TENSOR))
+        _, remote, entry = fetching.locate(catalogue.Hub(REPO, TENSOR))
         ways: dict[str, Callable[[], None]] = {
-            "plain socket, bytes forgotten": lambda: by_socket(found, folder),
-            "the book, to a file": lambda: by_book(found, folder),
-            "fsspec, default blocks, to a file": lambda: by_fsspec(found, folder, BLOCK),
-            "fsspec, one read, to a file": lambda: by_fsspec(found, folder, found.entry.nbytes),
+            "plain socket, bytes forgotten": lambda: by_socket(remote, entry, folder),
+            "the book, to a file": lambda: by_book(remote, entry, folder),
+            "fsspec, default blocks, to a file": lambda: by_fsspec(entry, folder, BLOCK),
+            "fsspec, one read, to a file": lambda: by_fsspec(entry, folder, entry.nbytes),
         }
         seconds: dict[str, list[float]] = {name: [] for name in ways}
         for _ in range(ROUNDS):
@@ -112,8 +113,8 @@ def main() -> None:
                 start = time.perf_counter()
                 way()
                 seconds[label].append(time.perf_counter() - start)
-        by_book(found, folder)
-        by_fsspec(found, folder, BLOCK)
+        by_book(remote, entry, folder)
+        by_fsspec(entry, folder, BLOCK)
         assert sha256(folder / "book") == sha256(folder / "fsspec")
         paths.FETCHED = folder / "fetched"
         description = catalogue.Description(
@@ -124,11 +125,11 @@ def main() -> None:
         whole = time.perf_counter() - start
         server.terminate()
     ours = min(seconds["the book, to a file"])
-    print(f"{found.entry.nbytes / 1e9:.2f} GB over loopback, {ROUNDS} alternating rounds")
+    print(f"{entry.nbytes / 1e9:.2f} GB over loopback, {ROUNDS} alternating rounds")
     for label, taken in seconds.items():
         best = min(taken)
         rounds = ", ".join(f"{s:.2f}" for s in taken)
-        print(f"{label:34} {rounds} s   {found.entry.nbytes / best / 1e9:5.2f} GB/s  "
+        print(f"{label:34} {rounds} s   {entry.nbytes / best / 1e9:5.2f} GB/s  "
               f"{best / ours:5.2f} x the book's")  # fmt: skip
     print(f"a whole fetch: found, read, hashed, renamed, hashed again: {whole:.2f} s")
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from lib import lattice
 from lib.analysis import census, graph
+from tests import oracles
 
 CLUSTER, DISTINCT, PAIRS = 2_212, 125, 500
 BRUTE_ROWS = 1_500
@@ -39,7 +40,7 @@ def synthetic(rows: int, dim: int, *, steps: int, seed: int = 42) -> tuple[np.nd
     shift = rng.integers(-steps, steps + 1, (PAIRS, dim))
     bits[right] = lattice.from_ordinal(lattice.ordinal(bits[left]) + shift)
     cluster = np.sort(chosen[:CLUSTER])
-    inside = cluster[graph.brute_force(bits[cluster], steps)]
+    inside = cluster[oracles.neighbours(bits[cluster], steps)]
     return bits, np.unique(np.vstack([inside, np.sort(np.column_stack([left, right]), 1)]), axis=0)
 
 
@@ -74,7 +75,7 @@ def main() -> None:
     print(f"search, census included           {best['search']:.3f} s")
     sample = np.random.default_rng(0).choice(args.rows, BRUTE_ROWS, replace=False)
     part = np.ascontiguousarray(bits[np.sort(np.concatenate([truth[:100].ravel(), sample]))])
-    brute, expected = seconds(lambda: graph.brute_force(part, args.steps))
+    brute, expected = seconds(lambda: oracles.neighbours(part, args.steps))
     ours, got = seconds(lambda: graph.search(part, args.steps))
     assert np.array_equal(got.edges, expected), "the search and brute force disagree"
     whole = brute * (args.rows / len(part)) ** 2

@@ -31,7 +31,7 @@ def main() -> None:
     round_trip = time.process_time() - start
 
     start = time.process_time()
-    records = reachability.analyse(known, progress=False)
+    records = reachability.analyse(known)
     exact = time.process_time() - start
 
     alone: dict[str, list[float]] = {"definition": [], "compiled": []}

@@ -115,7 +115,7 @@ class Way:
         else:
             run = self.run.replace(steps=self.step + steps)
             outcome = loop.train(run, self.stream, resume=self.resume)
-            self.resume = (outcome.state, outcome.losses)
+            self.resume = outcome
             self.losses = outcome.losses.tolist()
         self.step += steps
         self.best = min(self.best, (time.process_time() - start) / steps)

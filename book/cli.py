@@ -140,9 +140,9 @@ def export(args: argparse.Namespace) -> None:
 
 
 def keep(args: argparse.Namespace) -> None:
-    """Keep the results of a full-scale chapter. Raises FullRunError."""
+    """Keep the results of a full-scale chapter. Raises ClaimError."""
     if scale.current() != "full":
-        raise claims.FullRunError("only results at full scale are kept: set BOOK_SCALE=full")
+        raise claims.ClaimError("only results at full scale are kept: set BOOK_SCALE=full")
     chapter = runner.open_chapter(args.chapter)
     entry = full_runs.gather(chapter.name, [chapter.name, *chapter.reads])
     full_runs.keep(entry)

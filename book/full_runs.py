@@ -19,16 +19,16 @@ def gather(chapter: str, generators: list[str]) -> claims.Kept:
     """What `chapter` settled at the current scale and the artefacts of its `generators`.
 
     Only artefacts made at the current scale and with its own parameters are taken. Raises
-    claims.FullRunError if the chapter settled nothing here.
+    claims.ClaimError if the chapter settled nothing here.
     """
     mine = {id for id, claim in claims.ledger().items() if claim.chapter == chapter}
     found = {id: record for id, record in claims.verdicts().items() if id in mine}
     if not found:
-        raise claims.FullRunError(
+        raise claims.ClaimError(
             f"{chapter} settled nothing at {scale.current()} scale; run it first:\n"
             f"  BOOK_SCALE={scale.current()} python -m lib run chapters/{chapter}.qmd"
         )
-    made = [artifacts.verify(path) | {"file": path.name} for path in artifacts.every()]
+    made = [artifacts.opened(path).provenance | {"file": path.name} for path in artifacts.every()]
     full = [
         one for one in made if one["chapter"] in generators and one.get("scale") == scale.current()
     ]

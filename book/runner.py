@@ -24,7 +24,8 @@ from book import reader
 from lib import digests, files, paths, progress, scale
 
 EXPONENT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+")
-OWN_ERRORS = ("ArtifactMissing", "SpecimenError", "VocabularyError")  # one line, for the reader
+# errors that are one line for the reader
+OWN_ERRORS = ("ArtifactMissing", "SpecimenError", "EditionError", "VocabularyError")
 ALL = "all"  # in front matter, `reads: [all]`: the chapter reads what every other one left
 ANSI = re.compile(r"\x1b\[[0-9;]*m")  # colours in tracebacks
 KEPT = ("scale", "parameters", "key", "values")  # of a run, where only the text has changed

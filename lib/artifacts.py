@@ -17,10 +17,10 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from functools import cached_property
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -46,11 +46,7 @@ class ArtifactError(RuntimeError):
 
 
 class ArtifactMissing(ArtifactError):
-    """An analyser asked for an artefact that no generator has made yet (or that is stale)."""
-
-
-class Damaged(ValueError):
-    """A file holds no provenance, or one that was changed after it was written."""
+    """A reader asked for an artefact that no generator has made yet (or that is stale)."""
 
 
 class Recipe:
@@ -110,29 +106,19 @@ class Artifact:
     @cached_property
     def recipe(self) -> Any:
         """The value that it was made from."""
-        module, _, name = self.provenance["kind"].rpartition(".")
-        if module.split(".")[0] != "lib":
-            raise ArtifactError(f"{self.path.name} was made by {module}, not by the library")
-        return getattr(importlib.import_module(module), name).restored(
-            self.provenance["parameters"]
-        )
-
-    def __repr__(self) -> str:
-        """Its summary: what a notebook shows of it."""
-        return self.summary
+        return class_of(self.provenance["kind"]).restored(self.provenance["parameters"])
 
     @property
     def seconds(self) -> float:
         """Seconds that it took to make."""
         return self.provenance["seconds"]
 
-    @property
-    def summary(self) -> str:
-        """One line: what was read, how it was made."""
+    def __repr__(self) -> str:
+        """What was read and how it was made, in one line: what a notebook shows of it."""
         made = self.provenance
         return (
             f"read {self.path.name} ({size([self.path])}), made by {made['chapter']} "
-            f"in {made['seconds']:.1f} s with torch {made['versions'].get('torch', '?')}"
+            f"in {made['seconds']:.1f} s with torch {made['versions']['torch']}"
         )
 
 
@@ -150,42 +136,22 @@ def cached(recipe: Recipe, chapter: str) -> Artifact:
     """
     identity, digest = identify(recipe)
     path = path_of(recipe, digest)
-    with _locked(path):
-        if path.exists():
-            try:
-                return opened(path, digest)
-            except ArtifactError:
-                path.unlink()  # damaged: made again below
-        return _made(recipe, chapter, identity, digest, path)
-
-
-def load(recipe: Recipe, chapter: str) -> Artifact:
-    """The artefact of `recipe` that `chapter` makes, never computed here.
-
-    Raises ArtifactMissing, with the command that makes it, if it is absent or stale, and
-    ArtifactError if the file on disk is damaged.
-    """
-    _, digest = identify(recipe)
-    path = path_of(recipe, digest)
-    if not path.exists():
-        why = "stale (its sources or inputs changed)" if _older(recipe) else "missing"
-        raise ArtifactMissing(f"artefact {recipe.name} is {why}; make it with\n  {_mend(chapter)}")
     try:
-        return opened(path, digest)
-    except ArtifactError as error:
-        raise ArtifactError(f"{error}; make it again with\n  {_mend(chapter)}") from error
-
-
-def verify(path: Path) -> dict[str, Any]:
-    """The provenance of the artefact file at `path`; raises ArtifactError if it is damaged."""
-    return opened(path).provenance
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(path.with_name(path.name + ".lock")).acquire()
+    except OSError as error:
+        raise files.unwritable(path, error) from error
+    with lock:
+        with suppress(ArtifactError):  # missing or damaged: made below
+            return opened(path)
+        _make(recipe, path, identity | {"digest": digest, "chapter": chapter})
+        return opened(path)
 
 
 def every() -> list[Path]:
     """All finished artefact files on disk, sorted by name."""
-    kinds, root = (".safetensors", ".h5"), paths.ARTIFACTS
-    found = (p for p in root.rglob("*") if p.suffix in kinds)
-    return sorted(p for p in found if not any(part[0] == "." for part in p.relative_to(root).parts))
+    names = ("[!.]*/[!.]*.safetensors", "[!.]*/[!.]*.h5")
+    return sorted(path for name in names for path in paths.ARTIFACTS.glob(name))
 
 
 # ----------------------------------------------------------------------------- identity
@@ -193,14 +159,18 @@ def every() -> list[Path]:
 
 def identify(recipe: Recipe) -> tuple[dict[str, Any], str]:
     """What goes into the provenance of the recipe's artefact, and the digest of that."""
+    try:
+        inputs = [digests.of_file(file) for file in recipe.inputs()]
+    except OSError as error:
+        raise ArtifactError(f"cannot read the input {error.filename}: {error.strerror}") from error
     identity = {
         "format": FORMAT,
         "name": recipe.name,
-        "kind": f"{type(recipe).__module__}.{type(recipe).__qualname__}",
+        "kind": kind_of(recipe),
         "schema": recipe.schema,
         "parameters": recipe.parameters(),
         "source": digests.of_maker(*recipe.makers()),
-        "inputs": [_input_digest(file) for file in recipe.inputs()],
+        "inputs": inputs,
     }
     return identity, digests.of_value(identity)
 
@@ -211,85 +181,50 @@ def path_of(recipe: Recipe, digest: str) -> Path:
     return folder / f"{recipe.name}-{digest[:DIGEST_CHARACTERS]}{recipe.suffix}"
 
 
-def _input_digest(file: Path) -> str:
-    try:
-        return digests.of_file(file)
-    except OSError as error:
-        raise ArtifactError(f"cannot read the input {file}: {error.strerror}") from error
+def kind_of(value: Any) -> str:
+    """The name of the value's class, with its module."""
+    return f"{type(value).__module__}.{type(value).__qualname__}"
 
 
-def _mend(chapter: str) -> str:
-    return f"python -m lib run chapters/{chapter}.qmd"
-
-
-def _older(recipe: Recipe) -> bool:
-    """Whether an artefact of the same name and parameters was made from other sources."""
-    for path in (paths.ARTIFACTS / recipe.name).glob(f"{recipe.name}-*{recipe.suffix}"):
-        try:
-            if read_provenance(path)["parameters"] == recipe.parameters():
-                return True
-        except (Damaged, KeyError):
-            continue
-    return False
+def class_of(kind: str) -> Any:
+    """The class of the library that `kind_of` named. Raises ArtifactError for any other."""
+    module, _, name = kind.rpartition(".")
+    if module.split(".")[0] != "lib":
+        raise ArtifactError(f"{kind} is no class of the library")
+    return getattr(importlib.import_module(module), name)
 
 
 # ----------------------------------------------------------------------------- making, reading
 
 
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold the lock of an artefact's file, made with its folder."""
-    lock = filelock.FileLock(path.with_name(path.name + ".lock"))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except OSError as error:
-        raise files.unwritable(path, error) from error
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _made(recipe: Recipe, chapter: str, identity: dict, digest: str, path: Path) -> Artifact:
-    partial = path.with_name(f".{path.stem}-partial{path.suffix}")
+def _make(recipe: Recipe, path: Path, identity: dict[str, Any]) -> None:
+    """Compute the artefact and write it to `path`; `identity` and more is its provenance."""
+    partial = path.with_name(f".{path.stem}-partial{path.suffix}")  # HDF5, until it is whole
     if not recipe.resumable:
         partial.unlink(missing_ok=True)
+    changed = ", changed" if os.environ.get(scale.GIVEN) else ""
     started = time.perf_counter()
     try:
+        made = recipe.make(partial) if recipe.suffix == ".h5" else recipe.make()
+        provenance = identity | {
+            "scale": scale.current() + changed,  # "changed": the caller gave parameters of his own
+            "seconds": round(time.perf_counter() - started, 3),
+            "versions": {"python": platform.python_version()} | {p: version(p) for p in PACKAGES},
+        }
         if recipe.suffix == ".h5":
-            recipe.make(partial)
+            text = _sealed(provenance, digests.of_file(partial))
+            files.write_atomically(beside(path), lambda p: p.write_text(text))
+            files.replace(partial, path)
         else:
-            tensors = {name: _as_numpy(value) for name, value in recipe.make().items()}
+            arrays = {name: _as_numpy(value) for name, value in made.items()}
+            named = {KEY: _sealed(provenance, digests.of_arrays(arrays))}
+            files.write_atomically(path, lambda p: safetensors.numpy.save_file(arrays, p, named))
     except Exception as error:
         if not recipe.resumable:
             partial.unlink(missing_ok=True)
-        if files.is_full(error):
+        if files.is_full(error) and not isinstance(error, files.FileError):
             raise files.unwritable(path, error) from error
         raise
-    changed = ", changed" if os.environ.get(scale.GIVEN) else ""
-    made = identity | {
-        "chapter": chapter,
-        "digest": digest,
-        "scale": scale.current() + changed,  # "changed": the caller gave parameters of his own
-        "seconds": round(time.perf_counter() - started, 3),
-        "versions": _versions(),
-    }
-    try:
-        if recipe.suffix == ".h5":
-            text = _sealed(made, digests.of_file(partial))
-            files.write_atomically(beside(path), lambda p: p.write_text(text))
-        else:
-            text = _sealed(made, digests.of_arrays(tensors))
-            safetensors.numpy.save_file(tensors, partial, metadata={KEY: text})
-        files.replace(partial, path)
-    except (OSError, safetensors.SafetensorError, files.FileError) as error:
-        if not recipe.resumable:
-            partial.unlink(missing_ok=True)
-        if isinstance(error, files.FileError):
-            raise
-        raise files.unwritable(path, error) from error
-    return opened(path, digest)
 
 
 def _as_numpy(value: Any) -> np.ndarray:
@@ -306,20 +241,19 @@ def _as_numpy(value: Any) -> np.ndarray:
     return array if array.flags.c_contiguous else array.copy()
 
 
-def opened(path: Path, digest: str | None = None) -> Artifact:
-    """The artefact at `path`, its contents held to their digest. Raises ArtifactError.
+def opened(path: Path) -> Artifact:
+    """The artefact at `path`, held to its name, its seal and the digest of its contents.
 
-    With `digest` it must be the artefact that has it.
+    Raises ArtifactError if it is missing or damaged.
     """
     try:
-        made = read_provenance(path)
-        artifact = Artifact(path, made["digest"], made)
+        made = _provenance(path)
+        artifact = Artifact(path, str(made["digest"]), made)
         is_tensors = path.suffix == ".safetensors"
         content = digests.of_arrays(artifact.tensors) if is_tensors else digests.of_file(path)
     except (OSError, *MALFORMED) as error:
         raise ArtifactError(f"{path} is damaged or no artefact of this book ({error})") from error
-    named = path.stem.rpartition("-")[2]
-    if artifact.digest != (digest or artifact.digest) or artifact.digest[: len(named)] != named:
+    if not artifact.digest.startswith(path.stem.rpartition("-")[2]):
         raise ArtifactError(f"{path} was made from something else than its name says")
     if content != made["content"]:
         raise ArtifactError(f"{path} is damaged: its contents do not match their digest")
@@ -335,35 +269,20 @@ def _sealed(provenance: dict[str, Any], content: str) -> str:
     return json.dumps(whole | {"seal": digests.of_value(whole)}, sort_keys=True)
 
 
-def read_provenance(path: Path) -> dict[str, Any]:
-    """The provenance of the artefact at `path`. Raises Damaged if it is absent or was changed."""
-    try:
-        if path.suffix == ".h5":
-            text = beside(path).read_text(encoding="utf-8")
-        else:
-            with safetensors.safe_open(path, framework="numpy") as file:
-                text = (file.metadata() or {})[KEY]
-        provenance = json.loads(text)
-        unsealed = {key: value for key, value in provenance.items() if key != "seal"}
-        intact = provenance["seal"] == digests.of_value(unsealed)
-    except (OSError, *MALFORMED) as error:
-        raise Damaged(f"{path}: no provenance can be read ({error})") from error
-    if not intact:
-        raise Damaged(f"{path}: its provenance was changed after it was written")
+def _provenance(path: Path) -> dict[str, Any]:
+    """The provenance of the artefact at `path`, held to its seal."""
+    if path.suffix == ".h5":
+        text = beside(path).read_text(encoding="utf-8")
+    else:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            text = (file.metadata() or {})[KEY]
+    provenance = json.loads(text)
+    unsealed = {key: value for key, value in provenance.items() if key != "seal"}
+    if provenance["seal"] != digests.of_value(unsealed):
+        raise ValueError("its provenance was changed after it was written")
     return provenance
 
 
 def beside(path: Path) -> Path:
     """The JSON file with the provenance of the HDF5 file at `path`."""
     return path.with_name(path.name + ".json")
-
-
-def _versions() -> dict[str, str]:
-    """Versions of Python and of the packages that results depend on."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found

@@ -11,7 +11,7 @@ need not repeat to read of. A chapter may quote it, beside its own numbers and n
 import enum
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from lib import files, paths, scale, show
 
 
 class ClaimError(ValueError):
-    """The ledger is malformed, or a chapter names a claim that is not in it."""
+    """A file of claims is malformed, a claim is not in the ledger, or there is nothing to keep."""
 
 
 # ----------------------------------------------------------------------------- sentences
@@ -46,16 +46,13 @@ def holds(condition: Any) -> Markdown:
 # ----------------------------------------------------------------------------- the ledger
 
 
-class Verdict(enum.Enum):
+class Verdict(enum.StrEnum):
     """What the book found about a claim."""
 
     REPRODUCED = "reproduced"
     CONTRADICTED = "contradicted"
     NEEDS_SPECIMEN = "needs specimen"
     OPEN = "open"
-
-    def __str__(self) -> str:
-        return self.value
 
 
 @dataclass(frozen=True)
@@ -78,20 +75,18 @@ CHECKS = ("equal", "close", "above", "below", "true", "within")
 LIMIT = 3.0  # for `within`: standard errors at which two means disagree (p = 0.0027)
 
 
-def ledger(path: Path = paths.CLAIMS) -> dict[str, Claim]:
+class Ledger(dict[str, Claim]):
+    """Claims by id."""
+
+    def __missing__(self, id: str) -> Claim:
+        raise ClaimError(f"data/claims.yaml has no claim {id!r}")
+
+
+def ledger(path: Path = paths.CLAIMS) -> Ledger:
     """All claims by id. Raises ClaimError naming the entry that is malformed."""
-    try:
-        entries = files.read_yaml(path) or []
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ClaimError(f"cannot read {path}: {' '.join(str(error).split())}") from error
-    if not isinstance(entries, list):
-        raise ClaimError(f"{path.name}: must be a list of claims")
-    claims: dict[str, Claim] = {}
-    for entry in entries:
-        try:
-            claim = Claim(**entry)
-        except TypeError as error:
-            raise ClaimError(f"{path.name}: {entry!r} is no claim: {error}") from error
+    claims = Ledger()
+    for entry in _read(path) or []:
+        claim = _made(Claim, path, entry)
         if claim.check not in CHECKS:
             raise ClaimError(f"{path.name}: {claim.id}: check must be one of {', '.join(CHECKS)}")
         if claim.id in claims:
@@ -119,48 +114,20 @@ def settled(found: Mapping[str, Any]) -> Markdown:
 
     Raises ClaimError for an id that the ledger does not have, or a value that is not finite.
     """
-    for id, one in found.items():
-        measured = one if isinstance(one, Measured) else Measured(one)
-        settle(
-            id,
-            measured.value,
-            setting=measured.setting,
-            verdict=Verdict.OPEN if measured.open else None,
-            comparable=measured.comparable,
-            error=measured.error,
-        )
-    return table(list(found))
-
-
-def settle(
-    id: str,
-    measured: Any,
-    *,
-    setting: str = "",
-    verdict: Verdict | None = None,
-    comparable: bool = True,
-    error: float = 0.0,
-) -> Verdict:
-    """Compare, record and return the verdict on claim `id`; arguments as in Measured.
-
-    `verdict` overrides the comparison only to say OPEN.
-    """
     claims = ledger()
-    if id not in claims:
-        raise ClaimError(f"data/claims.yaml has no claim {id!r}")
-    if verdict not in (None, Verdict.OPEN):
-        raise ClaimError(f"{id}: only OPEN may be set by hand; the rest is computed")
-    found = verdict or evaluate(claims[id], measured, error)
-    if found is Verdict.CONTRADICTED and not comparable:
-        found = Verdict.OPEN
-    record = {"id": id, "verdict": found.value, "setting": setting}
-    if claims[id].check == "within" and measured is not None:
-        record["z"] = round(z_score(claims[id], measured, error), 2)
-        measured = float(np.mean(measured))
-    record["measured"] = _plain(measured)
-    text = json.dumps(record, sort_keys=True, ensure_ascii=False)
-    files.write_atomically(_verdicts() / f"{id}.json", lambda p: p.write_text(text))
-    return found
+    for id, one in found.items():
+        claim, measured = claims[id], one if isinstance(one, Measured) else Measured(one)
+        value, error = measured.value, measured.error
+        verdict = Verdict.OPEN if measured.open else evaluate(claim, value, error)
+        if verdict is Verdict.CONTRADICTED and not measured.comparable:
+            verdict = Verdict.OPEN
+        record = {"id": id, "verdict": verdict, "setting": measured.setting}
+        if claim.check == "within" and value is not None:
+            record["z"] = round(z_score(claim, value, error), 2)
+            value = float(np.mean(value))
+        text = json.dumps(record | {"measured": _plain(value)}, sort_keys=True, ensure_ascii=False)
+        files.write_atomically(_verdicts() / f"{id}.json", lambda p, text=text: p.write_text(text))
+    return table(found)
 
 
 def evaluate(claim: Claim, measured: Any, error: float = 0.0) -> Verdict:
@@ -212,17 +179,14 @@ def verdicts() -> dict[str, dict[str, Any]]:
     return {record["id"]: record for record in records}
 
 
-def table(ids: list[str] | None = None, part: str | None = None) -> Markdown:
+def table(ids: Iterable[str] | None = None, part: str | None = None) -> Markdown:
     """A table of claims: what the sources say, what was measured, the verdict."""
     claims, records = ledger(), verdicts()
     rows = []
-    for id in ids if ids is not None else claims:
-        if id not in claims:
-            raise ClaimError(f"data/claims.yaml has no claim {id!r}")
-        claim = claims[id]
+    for claim in [claims[id] for id in (claims if ids is None else ids)]:
         if part is not None and claim.part != part:
             continue
-        record = records.get(id, UNSETTLED)
+        record = records.get(claim.id, UNSETTLED)
         said = [record["setting"]] if record["setting"] else []
         said += [f"z = {record['z']:+.1f}".replace("-", "−")] if "z" in record else []
         measured = as_printed(record["measured"]) + (f" ({'; '.join(said)})" if said else "")
@@ -232,7 +196,7 @@ def table(ids: list[str] | None = None, part: str | None = None) -> Markdown:
     return show.table(rows, ["claim", "source", "printed", "measured", "verdict"], "lllll")
 
 
-UNSETTLED: dict[str, Any] = {"verdict": Verdict.OPEN.value, "measured": None, "setting": ""}
+UNSETTLED: dict[str, Any] = {"verdict": Verdict.OPEN, "measured": None, "setting": ""}
 
 
 def as_printed(value: Any) -> str:
@@ -263,11 +227,22 @@ def _plain(value: Any) -> Any:
     return value
 
 
+def _read(path: Path) -> Any:
+    try:
+        return files.read_yaml(path)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ClaimError(f"cannot read {path}: {' '.join(str(error).split())}") from error
+
+
+def _made(kind: type, path: Path, entry: Any) -> Any:
+    """An entry of the file at `path` as a dataclass."""
+    try:
+        return kind(**entry)
+    except TypeError as error:
+        raise ClaimError(f"{path.name}: {entry!r} is no {kind.__name__}: {error}") from error
+
+
 # ----------------------------------------------------------------------------- full runs
-
-
-class FullRunError(ValueError):
-    """There is nothing to keep, or the file of kept runs is malformed."""
 
 
 @dataclass(frozen=True)
@@ -287,27 +262,18 @@ class Kept:
 
 
 def full_runs(path: Path = paths.FULL_RUNS) -> dict[str, Kept]:
-    """Kept results by chapter; empty if there is no file. Raises FullRunError if malformed."""
-    if not path.exists():
-        return {}
-    try:
-        entries = files.read_yaml(path) or {}
-        return {name: Kept(chapter=name, **entry) for name, entry in entries.items()}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, AttributeError) as error:
-        raise FullRunError(f"cannot read {path}: {' '.join(str(error).split())}") from error
+    """Kept results by chapter; empty if there is no file. Raises ClaimError if malformed."""
+    entries = _read(path) or {} if path.exists() else {}
+    return {name: _made(Kept, path, {"chapter": name, **entry}) for name, entry in entries.items()}
 
 
-def full_run(id: str, kept: Mapping[str, Kept] | None = None) -> dict[str, Any] | None:
+def full_run(id: str) -> dict[str, Any] | None:
     """What was measured of claim `id` at full scale (measured, setting, verdict), or None."""
-    kept = full_runs() if kept is None else kept
-    return next((entry.claims[id] for entry in kept.values() if id in entry.claims), None)
+    kept = full_runs().values()
+    return next((entry.claims[id] for entry in kept if id in entry.claims), None)
 
 
 # ----------------------------------------------------------------------------- the sources' runs
-
-
-class ExperimentError(ValueError):
-    """The file of experiments is malformed or names a claim that the ledger has not."""
 
 
 @dataclass(frozen=True)
@@ -316,59 +282,10 @@ class Experiment:
 
     name: str
     setting: str
-    claims: tuple[str, ...]  # ids in the ledger, in the order of the table
+    claims: list[str]  # ids in the ledger, in the order of the table
     why: str = ""  # what stands in the way of a comparison
 
 
-@dataclass(frozen=True)
-class Result:
-    """One printed result and ours, as texts for a table."""
-
-    experiment: str
-    id: str
-    claim: str
-    ours: str
-    setting: str
-    full: str  # measured at full size, or a dash
-    best: Verdict  # of the full-size run if there is one, else of this edition
-
-
 def experiments(path: Path = paths.EXPERIMENTS) -> list[Experiment]:
-    """All experiments, in the order of the file. Raises ExperimentError naming what is wrong."""
-    try:
-        entries = files.read_yaml(path)
-        found = [Experiment(**{**e, "claims": tuple(e["claims"])}) for e in entries]
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, KeyError) as error:
-        raise ExperimentError(f"cannot read {path}: {' '.join(str(error).split())}") from error
-    known = ledger()
-    missing = [id for experiment in found for id in experiment.claims if id not in known]
-    if missing:
-        raise ExperimentError(f"{path.name} names claims that the ledger has not: {missing}")
-    return found
-
-
-def results(wanted: Sequence[Experiment], kept: Mapping[str, Kept] | None = None) -> list[Result]:
-    """Every result of the experiments: this edition's verdict, and that of a kept full run."""
-    claims, records = ledger(), verdicts()
-    found = []
-    for experiment in wanted:
-        for id in experiment.claims:
-            ours = records.get(id, UNSETTLED)
-            full = full_run(id, kept or {})
-            found.append(
-                Result(
-                    experiment=experiment.name,
-                    id=id,
-                    claim=claims[id].claim,
-                    ours=_short(ours["measured"]),
-                    setting=ours["setting"],
-                    full="–" if full is None else _short(full["measured"]),
-                    best=Verdict((full or ours)["verdict"]),
-                )
-            )
-    return found
-
-
-def _short(value: Any) -> str:
-    """A measured value for a wide table: numbers in three digits."""
-    return show.number(value) if isinstance(value, float) else as_printed(value)
+    """All experiments, in the order of the file. Raises ClaimError naming what is wrong."""
+    return [_made(Experiment, path, entry) for entry in _read(path)]

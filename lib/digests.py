@@ -17,8 +17,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -96,22 +95,22 @@ def of_maker(*makers: Callable) -> str:
     for maker in makers:
         if maker.__module__.startswith("lib."):
             start.add((maker.__module__, maker.__qualname__.split(".")[0]))
-        else:  # of a test or a chapter: its own text, and what of lib it names
-            tree = ast.parse(textwrap.dedent(inspect.getsource(maker)))
-            own.append(_dump(tree))
-            start |= set(_places(tree, _globals_of(maker)))
+        else:  # of a test or a script: its own text, and what of lib it names
+            tree = _parsed(textwrap.dedent(inspect.getsource(maker)))
+            own.append(ast.dump(tree))
+            around = inspect.getsource(sys.modules[maker.__module__])
+            start |= set(_places(tree, _imported(_parsed(around))))
     return _digest(own, _closure(start, PRESENTATION))
 
 
 def of_cells(code: str) -> str:
     """SHA-256 (hex) of a chapter's code and of all that it reaches in `lib`."""
-    tree = ast.parse(code)
-    return _digest([_dump(tree)], reached(code))
+    return _digest([ast.dump(_parsed(code))], reached(code))
 
 
 def reached(code: str) -> set[Place]:
     """The definitions of `lib` that `code` reaches, as (module, name)."""
-    tree = ast.parse(code)
+    tree = _parsed(code)
     return _closure(set(_places(tree, _imported(tree))), frozenset())
 
 
@@ -139,8 +138,7 @@ def _closure(start: set[Place], beyond: frozenset[str]) -> set[Place]:
     return seen
 
 
-@dataclasses.dataclass(frozen=True)
-class Source:
+class Source(NamedTuple):
     """A module of lib: of each definition its syntax tree as text, and what it names."""
 
     texts: dict[str, str]
@@ -154,17 +152,15 @@ def _source(module: str) -> Source:
 
 @functools.lru_cache(maxsize=256)
 def _read(module: str, file: Path, _modified: int) -> Source:
-    tree = ast.parse(file.read_text(encoding="utf-8"))
+    tree = _parsed(file.read_text(encoding="utf-8"))
     known = {name: (module, name) for node in tree.body for name in _names(node)}
     known |= _imported(tree)
     texts: dict[str, str] = {}
     reaches: dict[str, tuple[Place, ...]] = {}
     for node in tree.body:
-        if isinstance(node, (ast.Import, ast.ImportFrom)):
-            continue
         places = tuple(_places(node, known))
         for name in _names(node):
-            texts[name] = texts.get(name, "") + _dump(node)
+            texts[name] = texts.get(name, "") + ast.dump(node)
             reaches[name] = reaches.get(name, ()) + places
     return Source(texts, reaches)
 
@@ -195,17 +191,6 @@ def _imported(tree: ast.AST) -> dict[str, Place]:
     return known
 
 
-def _globals_of(maker: Callable) -> dict[str, Place]:
-    """What the names that a function or a class sees stand for, where they are of lib."""
-    known: dict[str, Place] = {}
-    for name, value in vars(sys.modules[maker.__module__]).items():
-        home = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", "")
-        if isinstance(home, str) and home.split(".")[0] == "lib" and _exists(home):
-            inner = WHOLE if isinstance(value, ModuleType) else getattr(value, "__name__", WHOLE)
-            known[name] = (home, inner)
-    return known
-
-
 def _places(tree: ast.AST, known: Mapping[str, Place]) -> Iterator[Place]:
     """The definitions of lib that a piece of code names. `module.name` is one, `module` is all."""
     if isinstance(tree, ast.arg):  # annotations of arguments compute nothing
@@ -233,23 +218,13 @@ def _places(tree: ast.AST, known: Mapping[str, Place]) -> Iterator[Place]:
                 yield from _places(node, known)
 
 
-def _dump(tree: ast.AST) -> str:
-    """A syntax tree without docstrings, as text."""
-    bodies = [node for node in ast.walk(tree) if isinstance(node, DOCUMENTED)]
-    docstrings = {
-        id(node.body[0])
-        for node in bodies
-        if node.body
-        and isinstance(node.body[0], ast.Expr)
-        and isinstance(node.body[0].value, ast.Constant)
-    }
-    kept = [(node, node.body) for node in bodies]
-    for node in bodies:
-        node.body = [child for child in node.body if id(child) not in docstrings]
-    text = ast.dump(tree)
-    for node, body in kept:
-        node.body = body
-    return text
+def _parsed(code: str) -> ast.Module:
+    """The syntax tree of `code`, without docstrings."""
+    tree = ast.parse(code)
+    for node in ast.walk(tree):
+        if isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
+            del node.body[0]
+    return tree
 
 
 def _exists(module: str) -> bool:

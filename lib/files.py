@@ -36,8 +36,10 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(temporary)
         replace(temporary, path)
-    except OSError as error:
-        raise unwritable(path, error) from error
+    except Exception as error:
+        if isinstance(error, OSError) or is_full(error):
+            raise unwritable(path, error) from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -62,10 +64,10 @@ def unwritable(path: Path, error: Exception) -> FileError:
 def is_full(error: BaseException | None) -> bool:
     """Whether `error`, or what led to it, is a disk that is full.
 
-    HDF5 says so with an error of its own when the last bytes are flushed, and the number in words.
+    HDF5 and safetensors say so with errors of their own, and the number in words.
     """
     while error is not None:
-        said = re.search(r"\berrno = (\d+)", str(error))
+        said = re.search(r"\b(?:errno =|os error) (\d+)", str(error))
         if getattr(error, "errno", None) in FULL or (said and int(said.group(1)) in FULL):
             return True
         error = error.__cause__ or error.__context__

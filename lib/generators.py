@@ -39,20 +39,15 @@ class Generator:
             self.entries[name] = {
                 label: artifacts.cached(one, self.chapter) for label, one in watched
             }
-        self._write()
-        return self.entries[name]
-
-    def _write(self) -> None:
-        text = json.dumps(
-            {
-                "chapter": self.chapter,
-                "parameters": digests.plain(self.parameters),
-                "entries": {name: _places(entry) for name, entry in self.entries.items()},
-            },
-            indent=1,
-        )
+        record = {
+            "chapter": self.chapter,
+            "parameters": digests.plain(self.parameters),
+            "entries": {name: _places(entry) for name, entry in self.entries.items()},
+        }
+        text = json.dumps(record, indent=1)
         path = _file(self.chapter, self.parameters)
         files.write_atomically(path, lambda p: p.write_text(text, encoding="utf-8"))
+        return self.entries[name]
 
 
 class Made:
@@ -63,10 +58,6 @@ class Made:
         self.parameters = SimpleNamespace(**parameters)  # of the chapter, as they stood
         self.places = dict(places)
         self.opened: dict[str, Entry] = {}
-
-    def __contains__(self, name: str) -> bool:
-        """Whether something was kept under `name`."""
-        return name in self.places
 
     def __getitem__(self, name: str) -> Any:
         """The artefact, or the dict of artefacts by label, kept under `name`.
@@ -86,7 +77,9 @@ class Made:
     @property
     def summary(self) -> str:
         """One line: what was read so far, and how long it took to make."""
-        every = [one for entry in self.opened.values() for one in _each(entry)]
+        every = []
+        for entry in self.opened.values():
+            every += entry.values() if isinstance(entry, dict) else [entry]
         seconds = sum(one.seconds for one in every)
         what = f"{len(every)} artefact{'s' * (len(every) != 1)}"
         size = artifacts.size(one.path for one in every)
@@ -133,10 +126,6 @@ def _opened(place: Any, chapter: str) -> Entry:
             f"  {_command(chapter)}"
         )
     return found
-
-
-def _each(entry: Entry) -> list[Artifact]:
-    return list(entry.values()) if isinstance(entry, dict) else [entry]
 
 
 def _places(entry: Entry) -> Any:

@@ -6,7 +6,6 @@ shown as it is, made safe for Markdown. Where a share, an exponent or a sign is 
 named: `` `{python} show.percent(share)` ``.
 """
 
-import dataclasses
 import math
 import re
 from collections.abc import Iterable, Sequence
@@ -88,22 +87,9 @@ def power_of_two(x: float) -> str:
     return "2" + str(exponent - 1).translate(SUPERSCRIPTS)
 
 
-def bits(pattern: int) -> str:
-    """A bf16 pattern's fields as "s eeeeeeee mmmmmmm"."""
-    text = f"{int(pattern):016b}"
-    return f"{text[0]} {text[1:9]} {text[9:]}"
-
-
 def listed(items: Iterable[Any], digits: int = 3) -> str:
     """Values with commas between them, numbers as `number` writes them."""
     return ", ".join(item if isinstance(item, str) else number(item, digits) for item in items)
-
-
-def changes(one: Any, other: Any) -> str:
-    """The fields in which a dataclass differs from another, "lr 0.003, decay 0.3"."""
-    fields = dataclasses.fields(one)
-    pairs = [(f.name, getattr(one, f.name), getattr(other, f.name)) for f in fields]
-    return ", ".join(f"{name} {value}" for name, value, usual in pairs if value != usual) or "–"
 
 
 def plain(text: str) -> str:

@@ -1,11 +1,12 @@
 """Plain ways to the same answers: what the library is compared with."""
 
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
+from lib import lattice
 from lib.training.config import Run
 
 
@@ -78,3 +79,21 @@ def first_identical(rows: np.ndarray) -> np.ndarray:
     """(rows,) the first identical row of each: the bytes of a row are the key."""
     first: dict[bytes, int] = {}
     return np.array([first.setdefault(row.tobytes(), i) for i, row in enumerate(rows)], dtype=int)
+
+
+def neighbours(bits: np.ndarray, steps: int = 1) -> np.ndarray:
+    """(edges, 2) ids of distinct rows with L∞ <= `steps`: every row against all later ones."""
+    first = np.sort(np.unique(bits, axis=0, return_index=True)[1])
+    ordinals = lattice.ordinal(np.ascontiguousarray(bits[first]))
+    edges = []
+    for i in range(len(first) - 1):
+        near = np.flatnonzero((np.abs(ordinals[i + 1 :] - ordinals[i]) <= steps).all(axis=1))
+        edges += [(first[i], first[i + 1 + j]) for j in near]
+    return np.array(edges, dtype=np.int64).reshape(-1, 2)
+
+
+def coherence(vectors: np.ndarray, floor: float = 0.0) -> float:
+    """Mean cosine of all pairs of vectors, zeros left out; lengths below `floor` count as it."""
+    vectors = [v for v in np.asarray(vectors, np.float64) if v.any()]
+    units = [v / max(np.linalg.norm(v), floor) for v in vectors]
+    return float(np.mean([a @ b for a, b in combinations(units, 2)]))

@@ -1,8 +1,10 @@
-"""A small run and the worlds that the tests of training and of its analyses have in common."""
+"""What tests have in common: a small run, its worlds, a matrix in memory as a specimen."""
 
 import numpy as np
 from tokenizers import Tokenizer, models
 
+from lib.extraction.catalogue import Description
+from lib.extraction.specimens import Specimen
 from lib.training.config import Run
 from lib.training.worlds import World
 
@@ -22,7 +24,10 @@ def tiny_world() -> World:
     return world_of(stream, TINY, LIVE)
 
 
-FILMED = Run(vocab=60, dim=8, layers=1, heads=1, ff=16, seq=8, batch=4, steps=160, lr=3e-3)
+FILMED = Run(  # its dead rows come to rest one after another, but for one
+    vocab=60, dim=8, layers=1, heads=1, ff=16, seq=8, batch=4, steps=160, lr=1e-3,
+    schedule="linear", lr_end=0.05,
+)  # fmt: skip
 DEAD = np.arange(40, 60)  # of FILMED's world
 MOMENTS = ("W.grad", "W.exp_avg", "W.exp_avg_sq")
 
@@ -31,3 +36,8 @@ def filmed_world() -> World:
     """The world of FILMED."""
     stream = np.random.default_rng(0).integers(0, 40, 1000).astype(np.uint16)
     return world_of(stream, FILMED, 40)
+
+
+def specimen_of(id: str, bits: np.ndarray, *, source: str) -> Specimen:
+    """The specimen of (rows, dim) uint16 bfloat16 bits in memory."""
+    return Specimen(Description(id, id, "W", *bits.shape, "BF16"), source, "BF16", bits)

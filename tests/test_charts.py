@@ -6,8 +6,8 @@ from safetensors.numpy import save_file
 
 from lib import artifacts, paths
 from lib.analysis import charts
-from lib.extraction import catalogue, planted, specimens
-from lib.extraction.catalogue import SpecimenError
+from lib.extraction import planted, specimens
+from tests.small import specimen_of
 
 SEED = 42
 
@@ -31,7 +31,7 @@ def test_the_chart_of_the_extract_agrees_with_its_rows():
     if coder.is_full:
         pytest.skip("the whole matrix is at hand; its chart is tested on the planted one")
     chart = charts.chart(coder)
-    again = coder.dead_rows.astype(float) @ coder.axes[:, :3].astype(float)
+    again = coder.dead_rows.astype(float) @ coder.array("axes")[:, :3].astype(float)
     assert np.allclose(chart.projection[coder.dead_ids], again, atol=1e-5)
     assert chart.dead.sum() == len(coder.dead_ids)
     assert 0.04 < chart.shares[:3].sum() < 0.06
@@ -59,7 +59,7 @@ def test_a_fetched_matrix_is_measured_once_and_its_chart_kept(tmp_path, monkeypa
     save_file({"W": bits}, tmp_path / "w.safetensors", {"provenance": "{}"})
     W = specimens.open(str(tmp_path / "w.safetensors"))
     monkeypatch.setattr(specimens, "open", lambda id: W)
-    in_memory = charts.chart(specimens.of_array("planted", bits, source="here"))
+    in_memory = charts.chart(specimen_of("planted", bits, source="here"))
     kept = charts.chart(W)
     for name in ("projection", "dead", "distances", "centre", "mean", "variances"):
         assert np.array_equal(getattr(kept, name), getattr(in_memory, name)), name
@@ -67,25 +67,4 @@ def test_a_fetched_matrix_is_measured_once_and_its_chart_kept(tmp_path, monkeypa
     monkeypatch.setattr(charts, "measure", None)
     assert np.array_equal(charts.chart(W).projection, kept.projection)  # not measured again
     [file] = artifacts.every()
-    assert artifacts.verify(file)["parameters"] == {"specimen": "w"}
-
-
-def test_rows_are_named_by_their_tokens_where_the_book_has_them():
-    assert charts.labels(specimens.open("planted"), np.array([3])) == ["id 3"]
-    coder = specimens.open("qwen2.5-coder-0.5b")
-    assert charts.labels(coder, np.array([9_707])) == ["id 9707: Hello"]
-
-
-def test_an_extract_is_only_cut_where_float16_keeps_every_number(tmp_path):
-    description, whole = catalogue.find("planted"), specimens.open("planted")
-    with pytest.raises(SpecimenError, match="no float16 numbers"):
-        charts.cut_unused(whole, description, np.arange(2000), tmp_path / "x.safetensors")
-    assert not list(tmp_path.iterdir())
-    half = np.random.default_rng(0).normal(size=(30, 8)).astype(np.float16).astype(np.float32)
-    save_file({"W": half}, tmp_path / "h.safetensors")
-    exact = specimens.open(str(tmp_path / "h.safetensors"))
-    charts.cut_unused(exact, exact.description, np.array([3, 7]), tmp_path / "x.safetensors")
-    cut = specimens.read_extract(exact.description, catalogue.Extract(tmp_path / "x.safetensors"))
-    assert cut.array("unused_ids").tolist() == [3, 7]
-    assert np.array_equal(cut.array("unused_bits").view(np.float16), half[[3, 7]])
-    np.testing.assert_allclose(cut.norms, np.linalg.norm(half, axis=1), rtol=1e-6)
+    assert artifacts.opened(file).provenance["parameters"] == {"specimen": "w"}

@@ -67,7 +67,7 @@ def test_what_cannot_be_fetched_is_one_line(monkeypatch, capsys):
 def test_the_artefacts_are_verified_and_the_damaged_removed(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(paths, "ARTIFACTS", tmp_path)
     sound, damaged = (
-        artifacts.cached(CastRows(1, 1e-6, 1e-6, (3,), 4, seeds), "x/y").path for seeds in (1, 2)
+        artifacts.cached(CastRows(1, 1e-6, 1e-6, 3, 4, seeds), "x/y").path for seeds in (1, 2)
     )
     assert main(["verify"]) == 0
     assert "2 artefacts, 0 damaged" in capsys.readouterr().out

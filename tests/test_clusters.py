@@ -7,9 +7,11 @@ import pytest
 from scipy.spatial.distance import cdist
 
 from lib import paths
-from lib.analysis import census, clusters
+from lib.analysis import clusters
 from lib.analysis.clusters import Rule
 from lib.extraction import planted, specimens
+from lib.extraction.catalogue import SpecimenError
+from tests.small import specimen_of
 
 
 @pytest.fixture
@@ -19,13 +21,13 @@ def rng():
 
 def planted_specimen(seed: int, rows: int = 6_000, dim: int = 256):
     bits, _ = planted.matrix(rows=rows, dim=dim, seed=seed)
-    return specimens.of_array("planted", bits, source=f"seed {seed}")
+    return specimen_of("planted", bits, source=f"seed {seed}")
 
 
 def test_the_spike_is_found_where_it_was_planted(rng):
     norms = np.concatenate([rng.normal(1, 0.1, 20_000), 0.8 + rng.uniform(0, 1e-5, 400)])
     found = clusters.find_spike(norms)
-    assert 0.8 <= found.centre <= 0.8 + 1e-5
+    assert 0.8 <= found.centre <= 0.8 + 1e-5 and 0 < found.width <= 1e-5
     assert found.rows == pytest.approx(400, abs=30)
     assert found.holds(norms).sum() == found.rows
     assert found.background < 20
@@ -76,7 +78,6 @@ def test_the_widest_gap_depends_on_its_net_and_the_surprise_does_not():
 def test_the_rim_of_the_whole_is_no_void():
     r = np.concatenate([np.random.default_rng(42).random(1_000), [50.0, 51.0]])
     assert clusters.significant_void(r) is None
-    assert clusters.voids(r, fraction=1.0 - 1e-9)[0].rows == 1_000
 
 
 def test_rows_at_distance_zero_have_no_ratio():
@@ -90,45 +91,44 @@ def test_distances_that_are_none_are_refused(r):
         clusters.voids(np.array(r))
 
 
+ANSWERS = planted.Answers
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_every_rule_finds_what_was_planted(seed):
-    s, answer = planted_specimen(seed), planted.answers()
-    count = census.of(s)
+    s = planted_specimen(seed)
+    found = clusters.of(s)
     _, cluster = planted.matrix(rows=s.rows, dim=s.dim, seed=seed)
-    assert count.holes == answer.holes
-    found = {(m.rule, m.setting): m.ids for m in clusters.memberships(s, count)}
-    by_rule = {rule: ids for (rule, _), ids in found.items() if rule is not clusters.Rule.LADDER}
-    assert len(by_rule[clusters.Rule.HOLES]) == answer.hole_rows
-    assert count.within(by_rule[clusters.Rule.HOLES]).populations.tolist() == [*answer.populations]
-    assert len(by_rule[clusters.Rule.EXPONENTS]) == answer.exact_exponents
-    assert len(found[clusters.Rule.LADDER, "exponents within 1"]) == answer.within_one
-    assert len(by_rule[clusters.Rule.GRAPH]) == answer.graph
-    assert np.array_equal(by_rule[clusters.Rule.VOID], np.sort(cluster))
-    assert np.array_equal(by_rule[clusters.Rule.WIDEST_GAP], np.sort(cluster))
-    assert np.array_equal(clusters.dead_ball(s, count).ids, np.sort(cluster))
+    assert found.census.holes == ANSWERS.holes
+    members = found.memberships()
+    assert list(members) == list(Rule)
+    assert len(members[Rule.HOLES]) == ANSWERS.hole_rows
+    populations = found.census.within(members[Rule.HOLES]).populations
+    assert populations.tolist() == [*ANSWERS.populations]
+    assert len(members[Rule.EXPONENTS]) == ANSWERS.exact_exponents
+    assert (found.exponent_gaps <= 1).sum() == ANSWERS.within_one
+    assert len(members[Rule.GRAPH]) == ANSWERS.graph
+    assert np.array_equal(members[Rule.VOID], np.sort(cluster))
+    assert np.array_equal(members[Rule.WIDEST_GAP], np.sort(cluster))
+    assert found.void.rows == len(cluster)
 
 
 def test_rules_agree_with_brute_force():
     s = planted_specimen(3, rows=1_800)
-    count = census.of(s)
-    anchor = int(count.first_ids[0])
+    found = clusters.of(s)
+    members, anchor = found.memberships(), found.anchor
     W = s.values(slice(0, s.rows)).astype(np.float64)
     exponent = ((s.bits >> 7) & 0xFF).astype(int)
     gaps = np.abs(exponent - exponent[anchor]).max(axis=1)
-    found = {(m.rule, m.setting): m.ids for m in clusters.memberships(s, count)}
-    ladder = [ids for (rule, _), ids in found.items() if rule is clusters.Rule.LADDER]
-    assert len(ladder) == 15
-    for tolerance, ids in enumerate(ladder, 1):
-        assert np.array_equal(ids, np.flatnonzero(gaps <= tolerance))
+    assert np.array_equal(found.exponent_gaps, gaps)
     exact = W[gaps == 0]
     box = ((exact.min(0) <= W) & (exact.max(0) >= W)).all(axis=1)
-    by_rule = {rule: ids for (rule, _), ids in found.items()}
-    assert np.array_equal(by_rule[clusters.Rule.BOX], np.flatnonzero(box))
+    assert np.array_equal(members[Rule.BOX], np.flatnonzero(box))
     core = np.linalg.norm(W - W[anchor], axis=1) < clusters.CORE_RADIUS
-    assert np.array_equal(by_rule[clusters.Rule.CORE], np.flatnonzero(core)) and core.sum() > 100
+    assert np.array_equal(members[Rule.CORE], np.flatnonzero(core)) and core.sum() > 100
     for rule, metric, edge in (
-        (clusters.Rule.KISSING, "chebyshev", clusters.KISSING),
-        (clusters.Rule.GRAPH, "euclidean", clusters.GRAPH_EDGE),
+        (Rule.KISSING, "chebyshev", clusters.KISSING),
+        (Rule.GRAPH, "euclidean", clusters.GRAPH_EDGE),
     ):
         touching = cdist(W, W, metric) <= edge
         reached, frontier = {anchor}, [anchor]
@@ -136,23 +136,21 @@ def test_rules_agree_with_brute_force():
             new = set(np.flatnonzero(touching[frontier.pop()]).tolist()) - reached
             reached |= new
             frontier += new
-        assert by_rule[rule].tolist() == sorted(reached) and len(reached) > 100
+        assert members[rule].tolist() == sorted(reached) and len(reached) > 100
 
 
 def test_a_chain_is_followed_beyond_one_edge():
     """The graph's component grows outwards: a row reached only through others belongs to it."""
     s = planted_specimen(1, rows=1_500)
-    count = census.of(s)
+    cluster = clusters.of(s)
     bits = s.bits.copy()
-    anchor = int(count.first_ids[0])
-    live = np.setdiff1d(np.arange(s.rows), clusters.dead_ball(s, count).ids)[:3]
+    live = np.setdiff1d(np.arange(s.rows), cluster.members(Rule.VOID))[:3]
     step = np.zeros(s.dim)
     step[100] = 0.9 * clusters.GRAPH_EDGE
     for k, row in enumerate(live, 1):
-        bits[row] = planted._round(s.values([anchor])[0] + k * step)
-    chained = replace(s, matrix=bits)
-    ids = {m.rule: m.ids for m in clusters.memberships(chained, census.of(chained))}
-    assert set(live) <= set(ids[clusters.Rule.GRAPH])
+        bits[row] = planted._round(s.values([cluster.anchor])[0] + k * step)
+    chained = clusters.of(replace(s, matrix=bits))
+    assert set(live) <= set(chained.members(Rule.GRAPH))
 
 
 def test_nothing_is_found_in_random_rows():
@@ -160,37 +158,40 @@ def test_nothing_is_found_in_random_rows():
     rng = np.random.default_rng(42)
     bits = planted._round(rng.normal(0, 0.05, (2_000, 64)))
     lonely = replace(s, description=replace(s.description, dim=64), matrix=bits)
-    assert clusters.dead_ball(lonely, census.of(lonely)) is None
+    assert clusters.of(lonely).void is None
     bits[17] = bits[5]  # one pair of twins makes an anchor, but no cluster
-    twins = replace(lonely, matrix=bits)
-    assert clusters.dead_ball(twins, census.of(twins)) is None
+    twins = clusters.of(replace(lonely, matrix=bits))
+    assert twins.void is None and Rule.VOID not in twins.memberships()
+    with pytest.raises(SpecimenError, match="beyond chance"):
+        twins.members(Rule.VOID)
 
 
 def test_a_cluster_without_identical_rows_is_found_by_its_spike():
-    s, answer = planted_specimen(4), planted.answers()
+    s = planted_specimen(4)
     _, cluster = planted.matrix(rows=s.rows, dim=s.dim, seed=4)
     rng = np.random.default_rng(4)
     bits = s.bits.copy()
     bits[:, 200:232] = (bits[:, 200:232] & 0xFF80) | rng.integers(48, 80, (s.rows, 32)).astype("u2")
-    apart = replace(s, matrix=bits)
-    count = census.of(apart)
-    assert count.holes == 0
-    ids = {m.rule: m.ids for m in clusters.memberships(apart, count)}
-    assert np.array_equal(ids[clusters.Rule.VOID], np.sort(cluster))
-    assert len(ids[clusters.Rule.HOLES]) == 0
-    assert len(ids[clusters.Rule.EXPONENTS]) == answer.exact_exponents
+    apart = clusters.of(replace(s, matrix=bits))
+    assert apart.census.holes == 0
+    members = apart.memberships()
+    assert np.array_equal(members[Rule.VOID], np.sort(cluster))
+    assert len(members[Rule.HOLES]) == 0
+    assert len(members[Rule.EXPONENTS]) == ANSWERS.exact_exponents
 
 
 def test_extracts_answer_the_rules_that_their_numbers_allow():
-    for id, size in (("qwen2.5-coder-0.5b", 2_244), ("whisper-base", 51)):
-        s = specimens.open(id)
-        if s.is_full:
-            continue
-        count = census.Census(np.arange(s.rows)) if id == "whisper-base" else census.of(s)
-        assert len(clusters.dead_ball(s, count).ids) == size
-
-
-ANSWERS = planted.answers()
+    gap, void = Rule.WIDEST_GAP, Rule.VOID
+    for id, size, rules in (
+        ("qwen2.5-coder-0.5b", 2_244, [Rule.HOLES, gap, void]),
+        ("whisper-base", 51, [gap, void]),
+    ):
+        found = clusters.of(specimens.open(id))
+        if not found.specimen.is_full:
+            assert list(found.memberships()) == rules
+            assert len(found.members(void)) == found.void.rows == size
+            with pytest.raises(SpecimenError, match="whole matrix"):
+                found.members(Rule.CORE)
 
 
 @pytest.fixture(scope="module")
@@ -198,7 +199,7 @@ def cluster():
     return clusters.find_cluster("planted")
 
 
-def test_members_are_those_that_were_planted(cluster):
+def test_rows_are_the_distinct_ones_of_the_members(cluster):
     for rule, answer in (
         (Rule.EXPONENTS, ANSWERS.exact_exponents),
         (Rule.GRAPH, ANSWERS.graph),
@@ -209,46 +210,19 @@ def test_members_are_those_that_were_planted(cluster):
         assert len(np.unique(bits, axis=0)) == len(bits) and (np.diff(tokens) <= 0).all()
     core = cluster.members(Rule.CORE)
     assert np.isin(core, cluster.members(Rule.GRAPH)).all() and cluster.anchor in core
-    with pytest.raises(ValueError, match="not offered"):
-        cluster.members(Rule.LADDER)
 
 
-def test_holes_are_the_clusters_own(cluster):
-    bits, tokens = cluster.holes
-    assert tuple(tokens) == ANSWERS.populations  # the live twins are left out
-    assert len(bits) == len(np.unique(bits, axis=0))
-    assert len(cluster.phantoms()) == ANSWERS.holes and sum(cluster.phantoms()) == 0
-
-
-def test_the_sample_is_of_live_rows(cluster):
-    rows = cluster.sample(50, rng=np.random.default_rng(0))
-    dead = cluster.specimen.values(cluster.members(Rule.WIDEST_GAP))
-    assert rows.shape == (50, cluster.specimen.dim)
-    assert rows.std() > 3 * dead.std()
+def test_a_component_that_is_too_large_is_not_drawn(cluster, monkeypatch):
+    monkeypatch.setattr(clusters, "GRAPH_LIMIT", 20)
+    with pytest.raises(SpecimenError, match="too large"):
+        cluster.rows(Rule.GRAPH)
+    assert Rule.GRAPH not in cluster.memberships()
 
 
 @pytest.mark.parametrize("id", ["whisper-base", "qwen3-4b-base"])
 def test_without_a_whole_bf16_matrix_there_is_none(id, capsys):
     assert clusters.find_cluster(id) is None
     assert "whole" in capsys.readouterr().out
-
-
-def test_a_survey_points_every_instrument_at_a_matrix():
-    found = clusters.survey(planted_specimen(2))
-    assert found.census.holes == ANSWERS.holes and len(found.ball.ids) == ANSWERS.void
-    assert found.spike == clusters.find_spike(found.specimen.norms)
-    cells = found.cells()
-    assert len(cells) == len(clusters.SURVEY_HEADERS) == len(clusters.SURVEY_ALIGN)
-    assert cells[1:5] == ["6,000", "256", "BF16", str(ANSWERS.holes)]
-    coder = specimens.open("qwen2.5-coder-0.5b")
-    if not coder.is_full:  # of a quantised matrix counts stand in brackets
-        assert all(
-            cell[0] == "(" and cell[-1] == ")" for cell in clusters.survey(coder).cells()[4:7]
-        )
-    lonely = specimens.of_array(
-        "lonely", planted._round(np.random.default_rng(0).normal(size=(400, 16))), source="random"
-    )
-    assert clusters.survey(lonely).cells()[4:9] == ["0", "0", "0", "none", "–"]
 
 
 def test_what_is_at_hand_and_what_is_still_to_train(tmp_path, monkeypatch):

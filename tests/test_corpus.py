@@ -1,19 +1,18 @@
 """The corpora are the editions the book names, and mixtures of them are deterministic."""
 
-from dataclasses import replace
-
 import pytest
 
+from lib import paths
 from lib.extraction import corpus
+from lib.extraction.editions import EditionError
 
 
 def test_the_texts_are_what_they_claim():
-    assert corpus.english().startswith("Fellow-Citizens of the Senate")
-    assert "\x02" not in corpus.english()
-    assert "Call me Ishmael." in corpus.moby_dick()
-    assert corpus.moby_dick().isascii()
-    assert not corpus.moby_dick(ascii_only=False).isascii()
-    thai = corpus.thai(10_000)
+    assert corpus.text("english").startswith("Fellow-Citizens of the Senate")
+    assert "\x02" not in corpus.text("english")
+    assert "Call me Ishmael." in corpus.text("moby_dick")
+    assert corpus.text("moby_dick").isascii()
+    thai = corpus.text("thai", 10_000)
     letters = [c for c in thai if c != "\n"]
     assert sum("฀" <= c <= "๿" for c in letters) > 0.99 * len(letters)
     assert not thai.startswith("#")
@@ -47,20 +46,20 @@ def test_bad_shares_are_refused(shares):
 
 def test_too_short_a_corpus_is_named():
     with pytest.raises(corpus.CorpusError, match=r"thai.*4,348,913.*9,000,000"):
-        corpus.thai(9_000_000)
+        corpus.text("thai", 9_000_000)
 
 
 def test_damage_and_absence_give_one_clear_error(tmp_path, monkeypatch):
-    source = corpus.SOURCES["moby_dick"]
-    data = source.path().read_bytes()
+    entry = corpus.EDITIONS["moby_dick"]
+    data = (paths.CORPORA / entry["file"]).read_bytes()
     for name, content in [("cut.xz", data[:1000]), ("other.txt", b"Call me Bob.")]:
         (tmp_path / name).write_bytes(content)
-        monkeypatch.setitem(corpus.SOURCES, "bad", replace(source, file=str(tmp_path / name)))
-        with pytest.raises(corpus.CorpusError, match=name):
-            corpus.read.__wrapped__("bad")
-    monkeypatch.setitem(corpus.SOURCES, "bad", replace(source, package="no_such_package"))
-    with pytest.raises(corpus.CorpusError, match="make setup"):
-        corpus.read.__wrapped__("bad")
+        monkeypatch.setitem(corpus.EDITIONS, "bad", entry | {"file": str(tmp_path / name)})
+        with pytest.raises(EditionError, match=rf"{name}.*git checkout"):
+            corpus.text("bad")
+    monkeypatch.setitem(corpus.EDITIONS, "bad", entry | {"package": "no_such_package"})
+    with pytest.raises(EditionError, match="make setup"):
+        corpus.text("bad")
 
 
 def test_ascii_spelling_leaves_no_letter_beyond_it():

@@ -59,7 +59,7 @@ def test_an_8_bit_extract(tmp_path, monkeypatch, matrix):
     assert np.array_equal(census.of(found).group, census.of(whole).group)
     np.testing.assert_allclose(found.norms, whole.norms, rtol=1e-6)
     values = whole.values(slice(None))
-    assert np.allclose(found.projection, values @ found.axes[:, :3], atol=1e-6)
+    assert np.allclose(found.array("projection"), values @ found.array("axes")[:, :3], atol=1e-6)
     offset = values - values.mean(0)
     assert np.isclose(found.facts["trace"], (offset**2).sum() / ROWS, rtol=1e-5)
     with pytest.raises(SpecimenError, match="BF16, not Q8_0"):
@@ -82,7 +82,7 @@ def test_a_float16_extract(tmp_path, monkeypatch, matrix):
     assert len(others) == 100 and not np.isin(others, DEAD).any() and others.max() > ROWS / 2
     assert np.array_equal(found.live_rows, half[others].astype(np.float32))
     np.testing.assert_allclose(
-        found.distances, np.linalg.norm(half.astype(float) - half[30].astype(float), axis=1),
+        found.array("dist"), np.linalg.norm(half.astype(float) - half[30].astype(float), axis=1),
         atol=1e-6,
     )  # fmt: skip
     with pytest.raises(SpecimenError, match="not float16"):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lib.extraction import fragments, merging, vocabulary
-from lib.extraction.fragments import Contexts, contexts
+from lib.extraction.fragments import CONTEXTS, Contexts
 from tests.test_merging import tiny
 
 
@@ -19,7 +19,7 @@ def test_texts_of_the_same_kinds_are_kept_by_the_same_contexts(name):
         text = "".join(rng.choice(letters, rng.integers(1, 6)))
         kept = [
             (before, after)
-            for before, after in contexts()
+            for before, after in CONTEXTS
             if merging.together(before + text + after, len(before), len(before + text), known)
         ]
         assert memory.keeping(text) == kept, (text, [hex(ord(c)) for c in text])

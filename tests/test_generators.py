@@ -35,7 +35,7 @@ def book(tmp_path, monkeypatch):
 
 def rows(count: int, dim: int = 6) -> CastRows:
     """A quick recipe of the library."""
-    return CastRows(2, 1e-6, 1e-5, (count,), dim, 2)
+    return CastRows(2, 1e-6, 1e-5, count, dim, 2)
 
 
 def made(parameters=SETTINGS) -> Generator:
@@ -49,7 +49,6 @@ def made(parameters=SETTINGS) -> Generator:
 def test_what_was_kept_is_found_as_it_was_made():
     written = made()
     found = generators.load(CHAPTER)
-    assert "one" in found and "many" in found and "none" not in found
     assert found.parameters.rows == 4 and vars(found.parameters) == SETTINGS
     assert np.array_equal(found["one"]["float32_4"], written.entries["one"]["float32_4"])
     assert found["one"].recipe == rows(4) and found["one"] is found["one"]

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from lib import kernels, lattice
+from lib import lattice
 
 ALL = np.arange(1 << 16, dtype=np.uint16)
 FLOATS = ALL.view(ml_dtypes.bfloat16)
@@ -126,25 +126,6 @@ def test_steps_count_neighbours_over_zero_and_binade_edges():
     assert lattice.steps(walk[0][:, None], walk[1][None]).shape == (1000, 1000)
 
 
-def test_historical_displacement_parts_from_steps_only_where_it_should():
-    before = ALL[FINITE & (ALL != 0x7F7F) & (ALL != 0xFF7F)]
-    after = lattice.neighbour_up(before)
-    historical = lattice.historical_displacement(before, after)
-    sign, exponent, mantissa = lattice.fields(before)
-    zero = (before & 0x7FFF) == 0
-    # downwards in magnitude from a power of two (but not within E <= 1, where the ULP is one)
-    half = (sign == 1) & (mantissa == 0) & (exponent > 1)
-    assert np.isposinf(historical[zero]).all()
-    assert (historical[half] == 0.5).all() and half.sum() == 253
-    assert (historical[~zero & ~half] == 1).all()
-    assert (lattice.historical_displacement(before, before) == 0).all()
-    by_hand = (2.0 - 1.0) / 2.0**-7
-    assert (
-        lattice.historical_displacement(0x3F80, 0x4000) == by_hand == lattice.steps(0x3F80, 0x4000)
-    )
-    assert lattice.historical_displacement(0x4000, 0x3F80) == -64  # but -128 steps
-
-
 def test_norms():
     displacement = np.array([[3, -4, 0], [0, 0, 0], [1, 1, -1]], dtype=np.int32)
     for kind in (displacement, torch.from_numpy(displacement)):
@@ -231,8 +212,6 @@ def test_round_stochastic_is_seeded_and_never_loses_a_nan():
     assert (draws[0] != draws[2]).any()
     from_torch = lattice.round_stochastic(torch.from_numpy(x), rng=np.random.default_rng(42))
     same_bits(from_torch.numpy(), draws[0])
-    a, b = (lattice.round_stochastic(x, rng=torch.Generator().manual_seed(s)) for s in (7, 7))
-    same_bits(a, b)
     nans = np.array([0x7F800001, 0x7FFFFFFF, 0xFF800001, 0xFFFFFFFF], np.uint32).view(np.float32)
     for seed in range(20):
         rounded = lattice.round_stochastic(nans, rng=np.random.default_rng(seed))
@@ -270,7 +249,7 @@ def test_shapes_strides_and_memory_maps(tmp_path):
     block.tofile(tmp_path / "rows.bin")
     mapped = np.memmap(tmp_path / "rows.bin", np.uint16, "r", shape=block.shape)
     same_bits(lattice.ordinal(mapped), expected)
-    big = np.resize(ALL, 3 * kernels.CACHE // 4 + 3)  # several blocks and a rest
+    big = np.resize(ALL, 600_003)  # no multiple of the patterns
     same_bits(lattice.ordinal(big), np.resize(lattice.ordinal(ALL), big.size))
     for name in ("value", "ulp", "neighbour_up", "neighbour_down"):
         operation = getattr(lattice, name)

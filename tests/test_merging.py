@@ -27,8 +27,18 @@ def library(qwen):
 
 
 def test_texts_are_cut_as_the_library_cuts_them(qwen, library):
-    text = corpus.thai(3_000) + corpus.english(20_000) + "naïve ﷺ 李 Å 12345 \n\n  x\r\n 🏳️‍🌈 ê̄"
+    text = corpus.text("thai", 3_000) + corpus.text("english", 20_000)
+    text += "naïve ﷺ 李 Å 12345 \n\n  x\r\n 🏳️‍🌈 ê̄"
     assert merging.encode(text, qwen) == library.encode(text).ids
+
+
+def test_what_no_pattern_takes_is_a_word_of_its_own():
+    rows = tiny([], patterns=(r"\d",))
+    assert merging.words("1aé2b", rows) == ["1", "aé", "2", "b"]
+    assert merging.words("a1", rows) == ["a", "1"] and merging.words("", rows) == []
+    decomposed = "e\u0301"
+    assert merging.normalise(decomposed, rows) == decomposed
+    assert merging.normalise(decomposed, tiny([], normaliser="NFC")) == "é"
 
 
 def test_together_is_what_the_words_say(qwen):
@@ -44,7 +54,7 @@ def test_together_is_what_the_words_say(qwen):
 
 def test_a_tokenizer_takes_another_rule(qwen):
     other = qwen.under(*vocabulary.open("qwen3.5").patterns)
-    library, text = merging.as_tokenizer(qwen), corpus.thai(2_000)
+    library, text = merging.as_tokenizer(qwen), corpus.text("thai", 2_000)
     before = library.encode(text).ids
     library.pre_tokenizer = merging.pre_tokenizer(other)
     assert library.encode(text).ids == merging.encode(text, other) != before

@@ -76,10 +76,14 @@ def test_without_positions_order_does_not_reach_the_first_token_alone(stream):
     run = TINY.replace(positions="none")
     assert "positions" not in model.shapes(run)
     same = torch.full((1, run.seq), 7)
-    flat = model.initialise(run)
-    h = model.hidden(model.views(flat, run), same, run)[0]
+
+    def hidden(run):
+        flat = model.initialise(run)
+        named, grads = model.views(flat, run), model.views(torch.empty_like(flat), run)
+        return model.loss_and_gradients_(named, grads, same, same, run)[1][0]
+
+    h, other = hidden(run), hidden(TINY)
     torch.testing.assert_close(h, h[:1].expand_as(h), rtol=1e-4, atol=1e-5)
-    other = model.hidden(model.views(model.initialise(TINY), TINY), same, TINY)[0]
     assert (other - other[:1]).abs().max() > 0.1
 
 
@@ -89,21 +93,20 @@ def test_chunked_cross_entropy_is_cross_entropy(tokens):
     h = torch.randn(tokens, 16, generator=generator, requires_grad=True)
     W = torch.randn(50, 16, generator=generator, requires_grad=True)
     targets = torch.randint(0, 50, (tokens,), generator=generator)
-    ours = model.loss(h, W, targets)
-    ours.backward()
-    grads = h.grad.clone(), W.grad.clone()
-    h.grad = W.grad = None
+    grad_W = torch.full_like(W, 7.0)
+    ours, grad_h = model.cross_entropy_(h.detach(), W.detach(), targets, grad_W)
     exact = F.cross_entropy(F.linear(h.double(), W.double()), targets)
     exact.backward()
     assert ours.item() == pytest.approx(exact.item(), rel=1e-6)
-    torch.testing.assert_close(grads[0], h.grad, rtol=1e-4, atol=1e-8)
-    torch.testing.assert_close(grads[1], W.grad, rtol=1e-4, atol=1e-8)
+    torch.testing.assert_close(grad_h, h.grad, rtol=1e-4, atol=1e-8)
+    torch.testing.assert_close(grad_W, W.grad, rtol=1e-4, atol=1e-8)
 
 
 def test_cross_entropy_survives_a_hopeless_token():
     """N(0,1) rows give logits of hundreds: the probability underflows, the loss must not."""
     h, W = torch.full((3, 4), 100.0), torch.tensor([[1.0] * 4, [-1.0] * 4])
-    assert model.loss(h, W, torch.tensor([1, 1, 1])).item() == pytest.approx(800.0)
+    loss, _ = model.cross_entropy_(h, W, torch.tensor([1, 1, 1]), torch.empty_like(W))
+    assert loss.item() == pytest.approx(800.0)
 
 
 def test_mean_probabilities_are_those_of_the_softmax():
@@ -123,17 +126,15 @@ def test_the_written_out_pass_is_autograds(stream, changes):
     run = TINY.replace(**changes)
     flat = model.initialise(run).bfloat16().float()
     tokens, targets = loop.batch(stream, run, 1)
-    named = model.views(flat.clone(), run)
-    leaves = {name: tensor.requires_grad_() for name, tensor in named.items()}
-    h = model.hidden(leaves, tokens, run)
-    loss = model.loss(h.flatten(0, 1), leaves["W"], targets.flatten())
-    wanted = dict(zip(leaves, torch.autograd.grad(loss, list(leaves.values())), strict=True))
-
-    sums = torch.full_like(flat, 7.0)
-    found = model.views(sums, run)
+    leaves = model.views(flat.clone(), run)
+    wanted = model.views(torch.full_like(flat, 7.0), run)
+    for name, leaf in leaves.items():
+        leaf.requires_grad_().grad = wanted[name]
+    loss, h = model.by_autograd_(leaves, wanted, tokens, targets, run)
+    found = model.views(torch.full_like(flat, 7.0), run)
     ours, hidden = model.loss_and_gradients_(model.views(flat, run), found, tokens, targets, run)
     assert ours.item() == loss.item()
-    assert torch.equal(hidden, h.detach())
+    assert torch.equal(hidden, h)
     for name, gradient in wanted.items():
         assert torch.equal(found[name], gradient), name
     assert all(gradient.any() for gradient in wanted.values())

@@ -7,19 +7,20 @@ import torch
 from lib import lattice
 from lib.analysis import motion
 from lib.training import films
+from tests import oracles
 from tests.small import DEAD, FILMED
 
 
 def test_moves_by_segments_are_the_moves_of_the_whole(film):
-    whole = motion.moves_of(films.read(film, "W", rows=DEAD))
+    whole = motion.moves(films.read(film, "W", rows=DEAD))
     pieces = motion.moves_of_film(film, DEAD)
-    for name in ("l1", "l2", "linf", "weight"):
+    for name in ("l1", "l2", "linf", "weight", "wide"):
         np.testing.assert_array_equal(getattr(whole, name), getattr(pieces, name))
 
 
 def test_plus_and_minus_zero_are_one_place():
     frames = np.array([0x0000, 0x8000, 0x0001, 0x0001], np.uint16)[:, None, None]
-    assert motion.moved(frames)[:, 0, 0].tolist() == [False, True, False]
+    assert motion.moves(frames).still.tolist() == [1, 0, 1]
 
 
 def test_bulk_and_thermal_sum_exactly():
@@ -51,25 +52,17 @@ def test_a_walk_in_random_directions_follows_its_null():
 
 def test_coherence_is_the_mean_cosine_of_pairs():
     vectors = np.random.default_rng(0).normal(size=(9, 5)) + 1
-    pairs = [motion.cosine(vectors[i], vectors[j]) for i in range(9) for j in range(i)]
-    assert motion.coherence(vectors) == pytest.approx(np.mean(pairs))
-    assert motion.coherence(np.ones((3, 4))) == pytest.approx(1)
-    assert np.isnan(motion.coherence(np.zeros((3, 4))))
-    small = 1e-15 * vectors  # torch's own measure of vectors shorter than its floor
-    units = torch.nn.functional.normalize(torch.from_numpy(small), dim=1).numpy()
-    pairs = [units[i] @ units[j] for i in range(9) for j in range(i)]
-    assert motion.coherence(small, 1e-12) == pytest.approx(np.mean(pairs), rel=1e-9)
-    assert motion.coherence(small) == pytest.approx(motion.coherence(vectors))
-
-
-def test_epochs_of_a_drawn_breath():
-    radius = np.array([1.0, 0.99, 0.98, 0.985, 0.99, 1.2, 1.3, 1.31])
-    found = motion.epochs(radius)
-    assert (found.inhale, found.sneeze, found.dip, found.winter) == (2, 5, 0.98, None)
-    assert found.inhales
-    frozen = np.array([0, 0, 0.5, 0.89, 0.9, 1, 1])
-    assert motion.epochs(radius, frozen).winter == 5
-    assert motion.epochs(radius, frozen / 2).winter is None
+    vectors[4] = 0
+    units = motion.unit(vectors)
+    some = np.linalg.norm(units, axis=1)
+    assert motion.mean_cosine(units.sum(0), some) == pytest.approx(oracles.coherence(vectors))
+    small = np.geomspace(1e-16, 1e-11, 9)[:, None] * vectors  # some shorter than torch's floor
+    floored = torch.nn.functional.normalize(torch.from_numpy(small), dim=1).numpy()
+    lengths = np.linalg.norm(floored, axis=1)
+    assert 0 < lengths[0] < lengths[3] < 1
+    wanted = oracles.coherence(small, floor=1e-12)
+    assert motion.mean_cosine(floored.sum(0), lengths) == pytest.approx(wanted, rel=1e-9)
+    assert np.isnan(motion.mean_cosine(np.ones(4), np.array([0.0, 1.0])))
 
 
 def test_alignment_through_a_film(film):
@@ -77,29 +70,28 @@ def test_alignment_through_a_film(film):
     grads = lattice.value(films.read(film, "W.grad", slice(1, None), DEAD))
     assert len(along.norm) == FILMED.steps
     for step in (0, 100, 159):
-        assert along.coherence[step] == pytest.approx(motion.coherence(grads[step]))
+        assert along.coherence[step] == pytest.approx(oracles.coherence(grads[step]))
         assert along.norm[step] == pytest.approx(np.linalg.norm(grads[step], axis=1).mean())
 
 
 def test_the_account_of_the_radius_sums_and_splits():
     rng = np.random.default_rng(0)
     frames = rng.normal(size=(9, 40, 5)).cumsum(0)
-    seen = motion.shell_of(frames)
+    seen = motion.shell([frames])
     np.testing.assert_allclose(seen.walk + seen.memory + seen.origin, seen.growth, atol=1e-9)
     place = frames - frames.mean(1, keepdims=True)
     squares = (place**2).sum(-1).mean(1)
     np.testing.assert_allclose(seen.growth, squares - squares[0], atol=1e-9)
-    np.testing.assert_allclose(seen.radial + seen.tangential, (seen.length**2).mean(1))
-    np.testing.assert_allclose(seen.radius, motion.cloud(frames).radius)
+    outwards = (np.diff(place, axis=0) * motion.unit(place[:-1])).sum(-1)
+    np.testing.assert_allclose(seen.radial, (outwards**2).mean(1))
+    np.testing.assert_allclose(np.diff(seen.walk), (seen.length**2).mean(1))
 
 
 def test_the_shell_of_a_movie_is_that_of_its_frames(film):
-    whole = motion.shell_of(lattice.value(films.read(film, "W", rows=DEAD)))
-    pieces = motion.shell_of_film(film, DEAD)
-    for name in ("length", "radial", "tangential", "persistence", "radius", "walk", "growth"):
-        np.testing.assert_allclose(
-            getattr(whole, name), getattr(pieces, name), rtol=2e-4, atol=1e-7, err_msg=name
-        )
+    whole = motion.shell([lattice.value(films.read(film, "W", rows=DEAD))])
+    pieces = motion.shell(lattice.value(frames) for _, frames in films.pieces(film, DEAD))
+    for name, values in vars(whole).items():
+        np.testing.assert_allclose(getattr(pieces, name), values, 1e-9, 1e-12, err_msg=name)
 
 
 def test_straight_motion_is_memory_and_a_pull_is_origin():
@@ -107,12 +99,12 @@ def test_straight_motion_is_memory_and_a_pull_is_origin():
     start = rng.normal(size=(200, 8))
     away = rng.normal(size=(200, 8))
     away -= away.mean(0)
-    straight = motion.shell_of(start + np.arange(11)[:, None, None] * 0.1 * away)
+    straight = motion.shell([start + np.arange(11)[:, None, None] * 0.1 * away])
     assert straight.memory[-1] == pytest.approx(9 * straight.walk[-1])  # |10 v|^2 - 10 |v|^2
     assert np.nanmin(straight.persistence) == pytest.approx(1)
-    pulled = motion.shell_of(start * 0.9 ** np.arange(6)[:, None, None])
+    pulled = motion.shell([start * 0.9 ** np.arange(6)[:, None, None]])
     assert pulled.origin[-1] < 0
-    assert pulled.radial_share == pytest.approx(1)
+    assert pulled.radial.sum() == pytest.approx(pulled.walk[-1])
 
 
 def test_a_simulated_walk_follows_the_formula():
@@ -124,5 +116,5 @@ def test_a_simulated_walk_follows_the_formula():
     expected = motion.null_drift(length, np.broadcast_to(distance, length.shape), 32).sum(0).mean()
     assert walks[:, 0] == pytest.approx(distance.mean())
     assert np.abs(walks[:, -1] - walks[:, 0] - expected).max() < 0.2 * expected
-    seen = motion.shell_of(start + np.zeros((2, 1, 1), np.float32))
+    seen = motion.shell([start + np.zeros((2, 1, 1), np.float32)])
     assert seen.walk[-1] == 0

@@ -1,6 +1,7 @@
 """AdamW: the transparent form, the fast form and torch's own agree, bit for bit."""
 
 import itertools
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -48,9 +49,9 @@ def test_reference_fast_and_torch_are_equal(update, dtype, settings, piece, monk
         grad = numbers(step, 1e-3).to(grid)
         peer.grad = grad
         adamw.step()
-        optim.step_(state, grad, run, rng=None)
+        optim.step_(state, grad, run)
         p, m, v = spelt
-        spelt = optim.adamw_reference(p, grad, m, v, optim.coefficients(run, step), update=update)
+        spelt = optim.adamw_reference(p, grad, m, v, run, step)
         theirs = (peer, adamw.state[peer]["exp_avg"], adamw.state[peer]["exp_avg_sq"])
         for a, b, c in zip(theirs, state_tensors(state), spelt, strict=True):
             assert torch.equal(a, b)
@@ -67,7 +68,7 @@ def test_torchs_own_orders_differ_on_the_lattice():
         run = run_with("bfloat16", lr=3e-4, beta2=0.95, update=update)
         state = optim.start(run, numbers(0))
         for step in range(1, 9):
-            optim.step_(state, numbers(step, 1e-3).bfloat16(), run, rng=None)
+            optim.step_(state, numbers(step, 1e-3).bfloat16(), run)
         ends[str(update)] = state.exp_avg_sq
     assert not torch.equal(ends["for-loop"], ends["foreach"])
     assert not torch.equal(ends["for-loop"], ends["fused"])
@@ -81,17 +82,17 @@ def test_ratchet_second_moment_never_decays_in_bf16():
     state = optim.start(run, torch.zeros(len(v)))
     state.exp_avg_sq.copy_(v)
     for _ in range(3):
-        optim.step_(state, torch.zeros_like(v), run, rng=None)
+        optim.step_(state, torch.zeros_like(v), run)
     assert torch.equal(state.exp_avg_sq, v)
     for beta2 in (0.99, 0.95):
         state = optim.start(run, torch.zeros(len(v)))
         state.exp_avg_sq.copy_(v)
-        optim.step_(state, torch.zeros_like(v), run.replace(beta2=beta2), rng=None)
+        optim.step_(state, torch.zeros_like(v), run.replace(beta2=beta2))
         assert not torch.equal(state.exp_avg_sq, v)
     free = run_with("float32", beta2=0.999)
     state = optim.start(free, torch.zeros(len(v)))
     state.exp_avg_sq.copy_(v)
-    optim.step_(state, torch.zeros(len(v)), free, rng=None)
+    optim.step_(state, torch.zeros(len(v)), free)
     assert (state.exp_avg_sq < v.float()).all()
 
 
@@ -112,11 +113,11 @@ def test_weight_decay_rounds_away_in_bf16():
     p = torch.arange(0x0080, 0x7F80, dtype=torch.int16).view(torch.bfloat16)
     run = run_with("bfloat16", lr=1e-3, weight_decay=0.1)
     state = optim.start(run, p.float())
-    optim.step_(state, torch.zeros_like(p), run, rng=None)
+    optim.step_(state, torch.zeros_like(p), run)
     assert torch.equal(state.param, p)
     master = run.replace(master="fp32", state_dtype="float32")
     state = optim.start(master, p.float())
-    optim.step_(state, torch.zeros_like(p), master, rng=None)
+    optim.step_(state, torch.zeros_like(p), master)
     assert (state.master < p.float()).all()
 
 
@@ -126,8 +127,6 @@ def test_the_device_is_found_and_a_missing_one_named():
         if not getattr(torch, name).is_available():
             with pytest.raises(ConfigError, match="not available here; there is"):
                 optim.device(name)
-    with pytest.raises(ConfigError, match="dtype must be one of"):
-        optim.dtype("float16")
 
 
 def test_fma_rounds_once():
@@ -139,7 +138,16 @@ def test_fma_rounds_once():
     big, tiny = torch.tensor([1 + 2.0**-23]), torch.tensor([2.0**-24])
     just_above = optim.fma(tiny, 1 + torch.tensor([2.0**-23]), big)
     assert just_above.item() == 1 + 2.0**-22
-    assert optim.fma(torch.tensor([2.0**-40]), torch.tensor([2.0**-40]), torch.tensor([1.0])) == 1
+    rng = np.random.default_rng(0)
+    numbers = np.ldexp(rng.normal(size=(3, 300)), rng.integers(-30, 30, (3, 300)))
+    given = numbers.astype(np.float32)
+    given[2, ::2] = -given[0, ::2] * given[1, ::2]  # what is left is the product's own rounding
+    found = optim.fma(*map(torch.from_numpy, given)).numpy()
+    for a, b, c, one in zip(*given.tolist(), found, strict=True):
+        exact = Fraction(a) * Fraction(b) + Fraction(c)
+        near = abs(Fraction(float(one)) - exact)
+        for side in np.nextafter(one, np.float32([-np.inf, np.inf])):
+            assert near <= abs(Fraction(float(side)) - exact)
 
 
 @pytest.mark.parametrize("master", ["fp32", "low16"])
@@ -152,8 +160,8 @@ def test_masters_follow_float32(master):
     a, b = optim.start(plain, numbers(0)), optim.start(kept, numbers(0))
     for step in range(1, 6):
         grad = numbers(step, 1e-3).bfloat16()
-        optim.step_(a, grad, plain, rng=None)
-        optim.step_(b, grad, kept, rng=None)
+        optim.step_(a, grad, plain)
+        optim.step_(b, grad, kept)
         assert torch.equal(a.param, optim.finest(b))
     if master == "fp32":
         assert torch.equal(b.param, b.master.bfloat16())
@@ -166,7 +174,7 @@ def test_stochastic_rounding_keeps_the_mean():
     """Adam's first step is lr long: between 1 - 2^-8 and 1 here."""
     run = Run(lr=1e-3, rounding="stochastic", state_dtype="float32")
     state = optim.start(run, torch.ones(100_000))
-    optim.step_(state, torch.full((100_000,), 10.0).bfloat16(), run, rng=np.random.default_rng(0))
+    optim.step_(state, torch.full((100_000,), 10.0).bfloat16(), run)
     assert set(state.param.float().unique().tolist()) == {1 - 2**-8, 1.0}
     sigma = 2**-8 / 2 / 100_000**0.5
     assert abs(state.param.float().mean().item() - (1 - 1e-3)) < 6 * sigma

@@ -4,6 +4,7 @@ import numpy as np
 
 from lib.analysis import qwen3
 from lib.extraction import specimens
+from tests.small import specimen_of
 
 
 def test_the_thirteen_fit_their_census():
@@ -45,6 +46,6 @@ def test_a_claim_about_the_matrix_is_settled_by_nothing_else():
     other = qwen3.measured_on(specimens.open("planted"), "census")(13)
     assert (other.value, other.setting) == (None, "")
     rows = np.zeros((4, 2), np.uint16)
-    itself = specimens.of_array(qwen3.MODEL, rows, source="here")
+    itself = specimen_of(qwen3.MODEL, rows, source="here")
     found = qwen3.measured_on(itself, "census")(13)
     assert (found.value, found.setting) == (13, f"census of {itself.description.model}")

@@ -29,11 +29,7 @@ def library(qwen):
 
 @pytest.fixture(scope="module")
 def search(qwen):
-    return fragments.search(qwen)
-
-
-def look(qwen, search, id):
-    return reachability.classify(id, qwen, search)
+    return fragments.Search(qwen)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +50,7 @@ def look(qwen, search, id):
     ],
 )
 def test_classes_of_known_ids(qwen, search, id, reach, says):
-    record = look(qwen, search, id)
+    record = reachability.classify(id, search)
     assert record.reach is reach and says in record.evidence and record.id == id
     assert reach.dead == (reach not in (Reach.REACHABLE, Reach.COMPLETED, Reach.ADDED))
 
@@ -65,7 +61,7 @@ def test_witnesses_give_their_tokens_in_the_tokenizers_library(qwen, search, lib
     ids = {*rng.choice(len(qwen.tokens), 800).tolist(), *rng.choice(fragments, 60).tolist()}
     seen = 0
     for id in ids:
-        record = look(qwen, search, id)
+        record = reachability.classify(id, search)
         if not record.reach.dead:
             assert id in library.encode(record.witness).ids, record
             seen += 1
@@ -79,7 +75,7 @@ def test_no_text_emits_a_token_called_unreachable(qwen, search, library):
     dead = {
         id: text
         for id, text in texts_of.items()
-        if text is not None and look(qwen, search, id).reach.dead
+        if text is not None and reachability.classify(id, search).reach.dead
     }
     assert len(dead) > 200
     letters = sorted({c for text in dead.values() for c in text} | set(" a1!\n'กา"))
@@ -107,7 +103,7 @@ def test_exhaustive_on_tiny_vocabularies():
         tokens = tokens[: len(units)] + [tokens[len(units) + i] for i in order]
         small = tiny(tokens)
         emitted = {t for text in everything for t in merging.tokenize(text.decode(), small)}
-        for record in reachability.analyse(small, progress=False):
+        for record in reachability.analyse(small):
             if record.bytes in emitted:
                 assert not record.reach.dead, (tokens, record)
             elif record.reach in (Reach.REACHABLE, Reach.COMPLETED):
@@ -121,24 +117,24 @@ def test_whole_words_and_merges_that_never_build():
     tokens = [b"a", b"b", b"c", b"bc", b"abc", b"ab"]  # ab ranks last, so abc = a + bc
     assert merging.merge(b"abc", tiny(tokens)) == [b"abc"]
     odd = tiny([b"a", b"b", b"c", b"abc"])  # no pair leads to abc
-    found = reachability.analyse(odd, progress=False)
+    found = reachability.analyse(odd)
     assert found[3].reach is Reach.UNBUILT and "0 1 2" in found[3].evidence
-    assert reachability.analyse(replace(odd, whole_words=True), False)[3].reach is Reach.REACHABLE
+    assert reachability.analyse(replace(odd, whole_words=True))[3].reach is Reach.REACHABLE
 
 
 def test_a_space_token_that_needs_a_neighbour(qwen, search):
     """Found only in context: alone its text is cut, before a newline it is whole."""
     id = qwen.ids.get(b"\n  ")
     small = tiny([b"\n", b" ", b"\n "], patterns=qwen.patterns)
-    record = reachability.analyse(small, progress=False)[2]
+    record = reachability.analyse(small)[2]
     assert len(merging.words("\n ", small)) == 2
     assert record.reach is Reach.REACHABLE and record.witness != "\n "
     assert b"\n " in merging.tokenize(record.witness, small)
-    assert id is None or not look(qwen, search, id).reach.dead
+    assert id is None or not reachability.classify(id, search).reach.dead
 
 
 def test_an_empty_token_is_built_by_nothing():
-    found = reachability.analyse(tiny([b"a", b""]), progress=False)
+    found = reachability.analyse(tiny([b"a", b""]))
     assert found[1].reach is Reach.UNBUILT and "nothing" in found[1].evidence
 
 
@@ -146,9 +142,9 @@ def test_another_rule_reuses_records_without_changing_them():
     text = corpus.mixed({"english": 0.5, "thai": 0.5}, characters=20_000)
     own = vocabulary.parse_tokenizer_json(bpe.train(text, 500, "byte").to_str().encode(), "own")
     other = own.under(*vocabulary.open("qwen3").patterns)
-    before = reachability.analyse(own, False)
-    direct = reachability.analyse(other, False)
-    assert reachability.analyse(other, False, before) == direct
+    before = reachability.analyse(own)
+    direct = reachability.analyse(other)
+    assert reachability.analyse(other, before) == direct
     assert sum(r.reach.dead for r in direct) > sum(r.reach.dead for r in before)
 
 
@@ -182,24 +178,19 @@ def test_records_are_kept_and_read_back(tmp_path, monkeypatch):
     for name, words_of in (("tiny", ""), ("twin", ""), ("tiny", "rule")):
         known = reachability.opened(name, words_of)
         found = reachability.records(name, words_of)
-        assert list(found) == reachability.analyse(known, progress=False)
+        assert list(found) == reachability.analyse(known)
         assert found[4].reach is (Reach.SPLIT if words_of else Reach.REACHABLE)
     assert [r.reach for r in reachability.records("twin")[5:]] == [
         *(Reach.ADDED, Reach.ADDED, Reach.PHANTOM),
     ]
-    table = reachability.by_script(reachability.records("tiny"))
-    assert list(table) == ["Common", "Fragment", "Latin"]  # most unreachable ids first
-    assert dict(table["Latin"]) == {Reach.REACHABLE: 4, Reach.ADDED: 1}
-    assert dict(table["Common"]) == {Reach.PHANTOM: 2}
 
 
 @pytest.mark.slow
 def test_the_real_dead_rows():
-    found = reachability.analyse(vocabulary.open("qwen3"), progress=False)
+    found = reachability.analyse(vocabulary.open("qwen3"))
     agreement = reachability.compare(found, qwen3.cluster_ids())
     assert not agreement.false_alarms
     assert len(agreement.both) == 2_199 and len(agreement.missed) == 13
-    assert len(reachability.fails_round_trip(found)) == 3_357
 
 
 def test_command_line(tmp_path, capsys):

@@ -1,6 +1,5 @@
 """Values as the text shows them: every form, and the display that inline values take."""
 
-from dataclasses import dataclass
 from types import SimpleNamespace
 
 import numpy as np
@@ -46,7 +45,6 @@ FORMS = [
     (show.signed, (np.float32(-12.345), 2), "−12.35"),
     (show.power_of_two, (2.0**-133,), "2⁻¹³³"),
     (show.power_of_two, (1,), "2⁰"),
-    (show.bits, (0xBEBD,), "1 01111101 0111101"),
     (show.listed, ([1000, 0.5, "x"],), "1,000, 0.500, x"),
 ]
 
@@ -67,17 +65,6 @@ def test_a_figure_that_is_not_finite_is_refused(form, value):
 def test_what_is_no_power_of_two_is_refused():
     with pytest.raises(ValueError, match="power of two"):
         show.power_of_two(5.96e-5)
-
-
-def test_changes_name_the_fields_that_differ():
-    @dataclass(frozen=True)
-    class Setting:
-        lr: float = 0.001
-        decay: float = 0.0
-        steps: int = 10
-
-    assert show.changes(Setting(lr=0.003, decay=0.3), Setting()) == "lr 0.003, decay 0.3"
-    assert show.changes(Setting(), Setting()) == "–"
 
 
 NASTY = [

@@ -1,14 +1,28 @@
 """What the chapters show in full is what lib computes: their functions are run and compared."""
 
 import ast
+from collections import namedtuple
+from itertools import combinations
 
+import networkx as nx
 import numpy as np
 import pytest
 import torch
+from scipy import linalg, special, stats
+from scipy.cluster import hierarchy
+from scipy.spatial.distance import cdist, pdist
 
 from book import reader
 from lib import lattice, paths
-from lib.analysis import census, clusters, crystal, graph, motion, snowball
+from lib.analysis import (
+    census,
+    centres,
+    clusters,
+    coalescence,
+    crystal,
+    mechanisms,
+    snowball,
+)
 from lib.extraction import merging, vocabulary
 from lib.training import optim
 from lib.training.config import Run
@@ -24,7 +38,7 @@ def shown(chapter: str, name: str, **given):
     trees = [ast.parse(c.source) for c in notebook.cells if c.cell_type == "code"]
     nodes = [node for tree in trees for node in tree.body]
     [wanted] = [n for n in nodes if isinstance(n, ast.FunctionDef) and n.name == name]
-    names = {"np": np, "lattice": lattice, "motion": motion, **given}
+    names = {"np": np, "lattice": lattice, **given}
     exec(compile(ast.Module([wanted], []), chapter, "exec"), names)
     return names[name]
 
@@ -36,6 +50,22 @@ def test_value_ordinal_and_ulp():
     np.testing.assert_array_equal(by_hand(ALL), lattice.ordinal(ALL))
     by_hand = shown("lattice/01-anatomy", "ulp_by_hand")
     np.testing.assert_array_equal(by_hand(FINITE), lattice.ulp(FINITE).astype(float))
+
+
+def test_historical_displacement_parts_from_steps_only_where_it_should():
+    historical = shown("lattice/01-anatomy", "historical_displacement")
+    before = FINITE[(FINITE & 0x7FFF) != lattice.LARGEST]
+    one_up = historical(before, lattice.neighbour_up(before))
+    sign, exponent, mantissa = lattice.fields(before)
+    zero = (before & 0x7FFF) == 0
+    # downwards in magnitude from a power of two (but not within E <= 1, where the ULP is one)
+    half = (sign == 1) & (mantissa == 0) & (exponent > 1)
+    assert np.isposinf(one_up[zero]).all() and half.sum() == 253
+    assert (one_up[half] == 0.5).all() and (one_up[~zero & ~half] == 1).all()
+    assert np.isneginf(historical(before[zero], lattice.neighbour_down(before[zero]))).all()
+    assert (historical(before, before) == 0).all()
+    assert historical(0x3F80, 0x4000) == (2.0 - 1.0) / 2.0**-7 == lattice.steps(0x3F80, 0x4000)
+    assert historical(0x4000, 0x3F80) == -64  # but -128 steps
 
 
 def test_rounding():
@@ -61,12 +91,79 @@ def test_the_likelihood_that_the_fit_maximises():
         assert best - likelihood(end * beyond, step, varies) > 1.92
 
 
+def test_round_trips_tell_the_format():
+    survivors = shown("lattice/05-evidence", "survivors")
+    x = np.random.default_rng(42).normal(size=4000).astype(np.float32)
+    brain = lattice.value(lattice.round_nearest(x))
+    half = x.astype(np.float16).astype(np.float32)
+    assert survivors(brain)["bfloat16"] == 1 and survivors(half)["float16"] == 1
+    assert 0.05 < survivors(half)["bfloat16"] < 0.25  # three bits too many: 1/8
+    assert max(survivors(x).values()) < 0.01
+
+
+def test_the_commonest_gap_is_a_step():
+    commonest_gap = shown("lattice/05-evidence", "commonest_gap")
+    values = lattice.value(np.arange(0x3F70, 0x3FC0, dtype=np.uint16))
+    assert commonest_gap(np.concatenate([values, values])) == 2.0**-7
+
+
+def test_constant_dimensions_and_what_centring_does_to_them():
+    constant = shown("lattice/06-pitfalls", "constant")
+    values = [[1.0, 2.0, 0.001], [1.0, 2.015625, 0.001], [1.0, 2.0, 0.00100708]]
+    bits = lattice.round_nearest(np.array(values, np.float32))
+    assert constant(bits) == constant(bits, np.zeros(3)) == 1
+    assert constant(bits, np.array([0, 0, 1e6])) == 2  # merged by the subtraction
+
+
 def test_neighbours_in_twenty_lines():
     small = shown("spongecrystal/03-neighbours", "neighbours_small")
     bits = lattice.round_nearest(np.random.default_rng(1).normal(0, 1, (60, 6)).astype(np.float32))
     bits[30:] = lattice.from_ordinal(lattice.ordinal(bits[:30]) + 1)
-    expected = {tuple(e) for e in graph.brute_force(bits).tolist()}
+    expected = {tuple(e) for e in oracles.neighbours(bits).tolist()}
     assert small(bits) == expected and len(expected) >= 30
+
+
+def test_the_box_counts_steps_values_and_exponents():
+    box = namedtuple("Box", "extent diversity mantissa_only")
+    measure = shown("spongecrystal/04-shape", "measure", Box=box)
+    rows = [[0x3F80, 0x0001, 0x3C00], [0x3F82, 0x8001, 0x3C00], [0x3F7F, 0x0001, 0x3C00]]
+    found = measure(np.array(rows, np.uint16), 7)
+    assert found.extent.tolist() == [3, 2, 0] and found.diversity.tolist() == [3, 2, 1]
+    assert found.mantissa_only.tolist() == [False, False, True]
+    half = np.array([[1.0], [1.5], [1.9]], dtype=np.float16).view(np.uint16)
+    assert measure(half, 10).mantissa_only.all() and not measure(half, 7).mantissa_only.any()
+
+
+def all_combinations(bits: int) -> np.ndarray:
+    return np.array([[i >> b & 1 for b in range(bits)] for i in range(2**bits)])
+
+
+def test_shattering_counts_the_dimensions_of_a_cloud():
+    shattered = shown("spongecrystal/05-flips", "shattered", combinations=combinations)
+    assert shattered(all_combinations(3)) == 3 and shattered(all_combinations(2)) == 2
+    line = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [1, 1, 1]])  # walls crossed one by one
+    assert shattered(line) == 1
+    assert shattered(np.array([[0], [1], [2]])) == 0  # no dimension with two states
+
+
+def test_a_line_of_descent_is_consistent_and_a_cube_is_not():
+    consistency = shown("spongecrystal/05-flips", "consistency", hierarchy=hierarchy)
+    assert consistency(np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [1, 1, 1]])) == 1
+    assert consistency(all_combinations(3)) == pytest.approx(3 / 7)
+    table = np.random.default_rng(0).integers(0, 3, (12, 20))
+    apart = (table[:, None] != table).sum(axis=-1)
+    tree = nx.minimum_spanning_tree(nx.from_numpy_array(apart))
+    assert consistency(table) == table.max(axis=0).sum() / tree.size(weight="weight")
+
+
+def test_the_dimensions_that_vary_are_as_many_as_their_ranges_say():
+    expected_varying = shown("spongecrystal/07-grown", "expected_varying")
+    rng = np.random.default_rng(42)
+    centre = rng.uniform(0.26, 0.49, 2000).astype(np.float32)
+    rows = centre + np.float32(3e-5) * rng.standard_normal((50, 2000)).astype(np.float32)
+    varying = (np.ptp(lattice.ordinal(lattice.round_nearest(rows)), axis=0) > 0).sum()
+    mean, spread = expected_varying(rows)
+    assert 0 < spread < mean**0.5 and abs(varying - mean) < 4 * spread
 
 
 def test_the_scan_of_norms():
@@ -82,6 +179,56 @@ def test_a_census_in_two_lines():
     first_identical = shown("discovery/02-census", "first_identical")
     W = np.random.default_rng(42).integers(0, 3, (500, 6)).astype(np.uint16)
     assert np.array_equal(first_identical(W), census.duplicates(W).group)
+
+
+def test_a_square_field_of_ninety_degrees_is_a_sixth_of_the_sky():
+    square_share = shown("discovery/03-sky", "square_share")
+    assert square_share(90) == pytest.approx(1 / 6)
+    assert square_share(1) == pytest.approx(np.pi / 129_600, rel=1e-4)
+
+
+def test_pairs_are_of_two_rows_and_measured_in_all_dimensions():
+    rng = np.random.default_rng(42)
+    random_pairs = shown("discovery/04-distances", "random_pairs", rng=rng, pairs=5000)
+    pairs, rows = random_pairs(40), rng.normal(size=(40, 9))
+    assert (pairs[:, 0] != pairs[:, 1]).all() and set(pairs.ravel()) == set(range(40))
+    cosines, distances = shown("discovery/04-distances", "cosines_and_distances")(rows, pairs)
+    np.testing.assert_allclose(distances, cdist(rows, rows)[*pairs.T])
+    np.testing.assert_allclose(cosines, 1 - cdist(rows, rows, "cosine")[*pairs.T])
+
+
+def test_rows_within_a_radius():
+    near, two = np.array([[0.0, 1.0, 1.0, 2.0]]), np.array([[0.0, 1.0], [2.0, np.inf]])
+    within = shown("discovery/04-distances", "counts_within", radii=np.array([0.0, 0.5, 1.0, 3.0]))
+    assert within(near, 1.0).tolist() == [1, 1, 3, 4]
+    within = shown("discovery/04-distances", "counts_within", radii=np.array([1.5, 2.5]))
+    assert within(two, np.array([1.0, 10.0])).tolist() == [5.5, 6.0]
+
+
+def test_float32_products_merge_rows_that_differ():
+    rng = np.random.default_rng(42)
+    ball = rng.normal(size=64) * 0.04 + rng.normal(size=(80, 64)) * 1e-6
+    ball[10:30] = ball[10]
+    tools = {"torch": torch, "pdist": pdist}
+    true, fast = shown("discovery/04-distances", "true_and_fast", **tools)(ball.astype(np.float32))
+    assert (true == 0).sum() == 20 * 19 / 2  # twenty twins
+    differ = true > 0
+    assert (np.abs(fast[differ] / true[differ] - 1) > 0.5).mean() > 0.5  # the trap is real here
+
+
+def test_the_causal_metric():
+    rng = np.random.default_rng(42)
+    given = {"ridge": 0, "linalg": linalg}
+    causal_lens = shown("discovery/04-distances", "causal_lens", **given)
+    rows = rng.normal(size=(5000, 6)) * np.arange(1, 7)
+    change, seen = rng.normal(size=(6, 6)), []
+    for w in (rows, rows @ change):  # the same logits, written down in two ways
+        lens, _ = causal_lens(np.cov(w.T, bias=True))
+        seen.append((w - w.mean(axis=0)) @ lens)
+    np.testing.assert_allclose(np.cov(seen[0].T, bias=True), np.eye(6), atol=1e-9)
+    np.testing.assert_allclose(seen[0][:99] @ seen[0][:99].T, seen[1][:99] @ seen[1][:99].T)
+    causal_lens = shown("discovery/04-distances", "causal_lens", **given | {"ridge": 0.1})
+    assert causal_lens(np.diag([1.0, 1.0, 0.0]))[1] < 20  # a flat cloud needs a ridge
 
 
 def test_merging_by_rank():
@@ -101,11 +248,49 @@ def test_a_direct_sample():
 
 
 def test_the_gradient_of_a_dead_row():
-    by_hand = shown("dynamics/02-push", "by_hand")
+    by_hand = shown("dynamics/02-push", "by_hand", softmax=special.softmax)
     rng = np.random.default_rng(0)
     h, W = rng.normal(size=(30, 6)), rng.normal(size=(11, 6))
     expected = oracles.gradient(h, W, rng.integers(0, 8, 30))  # 8, 9 and 10 are never wanted
     np.testing.assert_allclose(by_hand(h, W, np.arange(8, 11)), expected[8:], atol=1e-12)
+
+
+def test_strata_are_shares_of_phases():
+    strata = shown("dynamics/03-first-look", "strata", at=np.arange(1, 8), steps=7)
+    exits = {"early": [3, 0], "midlife": [3, 2], "motion": [6, 2]}
+    found = strata(exits)
+    in_phase = np.array([[sum(t > last[i] for last in exits.values()) for t in range(1, 8)]
+                         for i in range(2)])  # fmt: skip
+    assert found.tolist() == [(in_phase == phase).mean(0).tolist() for phase in range(4)]
+
+
+def test_epochs_of_a_drawn_breath():
+    Epochs = namedtuple("Epochs", "inhale sneeze dip")
+    epochs = shown("dynamics/03-first-look", "epochs", Epochs=Epochs)
+    assert epochs(np.array([1.0, 0.99, 0.98, 0.985, 0.99, 1.2, 1.3, 1.31])) == (2, 5, 0.98)
+
+
+def test_frozen_for_good_is_not_standing_still():
+    frozen = shown("dynamics/10-freezing", "frozen")
+    arm = {"motion": np.array([5, 0]), "still": np.zeros(6)}
+    assert frozen(arm).tolist() == [0.5, 0.5, 0.5, 0.5, 0.5, 1]
+
+
+def test_a_rank_is_found_and_noise_is_not():
+    rank = shown("dynamics/10-freezing", "rank_correlation", stats=stats)
+    rng = np.random.default_rng(0)
+    last = rng.integers(1, 1000, (3, 200))
+    other = rng.integers(0, 5, (3, 200))  # with ties
+    assert rank(last, last.astype(float) ** 3) == pytest.approx(1)
+    for i, rho in enumerate(rank(last, other)):
+        assert rho == pytest.approx(stats.spearmanr(last[i], other[i]).statistic)
+    traits = {"cubed": last[0] ** 3, "noise": rng.random(200), "same": np.ones(200)}
+    given = {"traits": traits, "draws": 200, "seed": 42, "stats": stats, "rank_correlation": rank}
+    association = shown("dynamics/10-freezing", "association", **given)
+    assert association({"motion": last[0]}, "cubed") == pytest.approx(1)
+    rho, low, high = association({"motion": last[0]}, "noise")
+    assert low < 0 < high and low < rho < high and abs(rho) < 0.2
+    assert np.isnan(association({"motion": last[0]}, "same")).all()
 
 
 def test_adam_written_out():
@@ -117,6 +302,115 @@ def test_adam_written_out():
         g = torch.randn(4096, generator=torch.Generator().manual_seed(10 + step)).bfloat16()
         w, m, v = (x.float() for x in state)
         found = adamw(w, g.float(), m, v, step, keep=lambda x: x.bfloat16().float())
-        state = optim.adamw_reference(state[0], g, *state[1:], optim.coefficients(run, step))
+        state = optim.adamw_reference(state[0], g, *state[1:], run, step)
         for ours, theirs in zip(found, state, strict=True):  # but for a fused multiply-add
             assert (ours == theirs.float()).float().mean() > 0.999
+
+
+def test_a_valley_is_a_census_of_what_a_deletion_leaves():
+    given = {"snowball": snowball, "demographics": census.demographics}
+    given |= {"sigma": 1e-6, "population": 60, "valley_rows": 60}
+    centre = np.random.default_rng(1).normal(0, 0.01, 40).astype(np.float32)
+    valley = shown("monument-valley/02-two-centres", "monument_valley", **given)
+    everyone = snowball.sample(centre, scale=1e-6, rows=60, rng=np.random.default_rng(7))
+    found = valley(centre, np.random.default_rng(7))  # where all survive, the order is all
+    assert np.array_equal(found.populations, census.demographics(everyone).populations)
+    fewer = shown(
+        "monument-valley/02-two-centres", "monument_valley", **(given | {"valley_rows": 9})
+    )
+    assert fewer(centre, np.random.default_rng(7)).populations.sum() == 9
+
+
+def test_further_borders_go_on_as_densely():
+    borders = centres.fit_borders()
+    further = shown("monument-valley/02-two-centres", "further_borders", borders=borders)
+    known = np.sort(borders.distance)
+    far = further(3 * known[-1], np.random.default_rng(0))
+    assert np.array_equal(far[:7], known) and (far[7:] > known[-1]).all()
+    assert abs(len(far) - 21) < 4 * 14**0.5
+    assert np.array_equal(further(0.0, np.random.default_rng(0)), known)
+
+
+def test_dimensions_dealt_anew_keep_their_steps_and_lose_their_ties():
+    deal = shown("monument-valley/05-inference", "independent_holes")
+    steps = np.repeat([[0, 0, 0], [1, 1, 1]], 50, axis=0)
+    assert (deal(steps, 5, np.random.default_rng(0)) == 8).all()  # all corners of a cube
+    assert (deal(steps[:, :1], 3, np.random.default_rng(0)) == 2).all()
+
+
+def test_an_interval_is_that_of_the_textbook():
+    slopes = {"a": 1.0, "b": 2.0, "c": 3.0}
+    interval = shown("coalescence/03-law", "interval", stats=stats, slopes=slopes, level=0.95)
+    mean, low, high = interval(slopes)
+    assert mean == 2 and high - mean == pytest.approx(4.302652729749464 / 3**0.5)
+    assert mean - low == pytest.approx(high - mean)
+
+
+def test_stochastic_rounding_alone_comes_to_the_predicted_temperature():
+    noise_spread = shown("coalescence/05-holes", "noise_spread")
+    decay, steps, ulp = 0.98, 150, 2.0**-15
+    rng = np.random.default_rng(42)
+    target = np.linspace(0.0048, 0.0068, 40)  # well inside one binade
+    rows = np.tile(target, (300, 1)).astype(np.float32)
+    width, noise = [0.0], []
+    for _ in range(steps):
+        push = (1 - decay) * target * (1 + 0.3 * rng.standard_normal(40))
+        wanted = (rows * decay + push).astype(np.float32)
+        f = wanted / ulp % 1
+        noise.append((ulp**2 * f * (1 - f)).sum(axis=1).mean())
+        rows = lattice.value(lattice.round_stochastic(wanted, rng=rng))
+        width.append(float(coalescence.spread(rows)))
+    thermal = noise_spread(0.0, np.full(steps, 1 - decay**2), np.array(noise))
+    assert len(thermal) == steps + 1 and thermal[-1] > 40**0.5 * ulp  # heated from nothing
+    np.testing.assert_allclose(width[50:], thermal[50:], rtol=0.05)
+
+
+def test_rows_after_a_cast_shrink_round_the_new_centre():
+    rng = np.random.default_rng(5)
+    cast, now = rng.normal(size=(9, 4)).astype(np.float32), rng.normal(size=(3, 4))
+    stages = {"second.rows": [cast]}
+    found = shown("coalescence/06-lives", "lawful_rows", stages=stages)(now, 1.5)
+    assert np.allclose(found.mean(0), now.mean(0))
+    assert np.isclose(coalescence.spread(found) / coalescence.spread(cast), np.exp(-1.5))
+
+
+def test_pairs_merge_as_often_as_no_border_comes_between():
+    merge_probability = shown("coalescence/06-lives", "merge_probability")
+    assert merge_probability(np.zeros(5), 0.1) == 1 and merge_probability(np.array([1, 0]), 0) == 0
+    steps, rng = np.array([3, -1, 0]), np.random.default_rng(0)
+    places = rng.random((200_000, 3))  # of the one, in a cell; the other is that far off
+    together = np.floor(places) == np.floor(places + steps * np.exp(-2.0))
+    assert abs(together.all(axis=1).mean() - merge_probability(steps, 2.0)) < 0.005
+
+
+def test_a_published_stage_is_a_run():
+    stage_run = shown("coalescence/07-dosimeter", "stage_run", Run=Run)
+    facts = {"peak": 1e-3, "decay": 0.1, "steps": 10_000, "warmup": 100}
+    run = stage_run({name: {"value": value} for name, value in facts.items()})
+    rates = [optim.learning_rate(run, step) for step in range(1, 10_001)]
+    assert max(rates) == rates[99] == 1e-3 and rates[-1] == 0
+    total = coalescence.exposure(run)[-1]
+    assert np.isclose(total, 0.5 * 1e-3 * 0.1 * 10_000, rtol=1e-3)  # half the peak
+    last_rate = shown("coalescence/07-dosimeter", "last_rate", coalescence=coalescence, optim=optim)
+    longer = run.replace(weight_decay=3.0)
+    left = sum(rate * 3.0 for rate in rates if rate < last_rate(longer))
+    assert 0.99 < left < 1
+
+
+def test_a_dose_of_exposure():
+    exposure = shown("coalescence/07-dosimeter", "exposure")
+    middle, low, high = exposure(np.array([2e-6, 1e-6, 4e-6]), 0.02)
+    np.testing.assert_allclose([middle, low, high], np.log([1e4, 5e3, 2e4]))
+    assert np.isinf(exposure(np.zeros(3), 0.02)).all()
+
+
+def test_patterns_and_clouds_of_the_odd_dimensions():
+    far_apart = shown("coalescence/08-dimensions", "far_apart")
+    one, other = mechanisms.Pattern(3, 2, 3, 2, 2, 1.0), mechanisms.Pattern(7, 2, 3, 5, 2, 0.0)
+    assert far_apart(one, one) == 0
+    assert far_apart(one, other) == far_apart(other, one) == pytest.approx(2 * np.log(2))
+    cooled = shown("coalescence/08-dimensions", "cooled")
+    rows = np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32)
+    colder = cooled(rows, 0.5)
+    np.testing.assert_allclose(colder.mean(axis=0), rows.mean(axis=0), atol=1e-6)
+    assert colder.dtype == np.float32 and np.allclose(colder.std(axis=0), rows.std(axis=0) / 2)

@@ -15,6 +15,7 @@ from scipy import optimize, stats
 from lib import lattice
 from lib.__main__ import main
 from lib.analysis import centres, simulation, snowball
+from lib.analysis.census import demographics
 from lib.analysis.snowball import Distribution
 
 ALL = list(Distribution)
@@ -29,7 +30,7 @@ ALARM = 1e-4  # a p-value below this is a disagreement
 
 @pytest.fixture(scope="module")
 def centre():
-    full = centres.weighted_mean(centres.on_lattice(rng=np.random.default_rng(42)))
+    full = centres.named("qwen3-holes")
     active = snowball.cells(full, scale=2e-8).dim
     quiet = np.setdiff1d(np.arange(full.size), active)[:8]
     return full[np.concatenate([active, quiet])]
@@ -42,7 +43,7 @@ def reference(centre, scale, distribution=Distribution.GAUSSIAN, trials=TRIALS, 
     found, hits = [], np.zeros(low.probability.shape, np.int64)
     for _ in range(trials):
         bits = snowball.sample(centre, scale=scale, rows=ROWS, distribution=distribution, rng=rng)
-        found.append(snowball.demographics(bits))
+        found.append(demographics(bits))
         index = lattice.ordinal(bits[:, low.dim]) - low.low
         for k in np.flatnonzero(~low.wild):
             hits[k] += np.bincount(index[:, k], minlength=hits.shape[1])
@@ -99,7 +100,7 @@ def planted(table, factor=1.02):
 def test_gaussian_agrees_and_a_planted_error_of_two_per_cent_is_caught(sigma, centre):
     found, hits = reference(centre, sigma)
     table = snowball.cells(centre, scale=sigma)
-    setting = {"scale": sigma, "rows": ROWS, "trials": TRIALS, "populations": True}
+    setting = {"scale": sigma, "rows": ROWS, "trials": TRIALS}
     fast = simulation.simulate(centre, **setting)
     good = p_values(found, hits, fast, table)
     assert min(good.values()) > ALARM, {k: v for k, v in good.items() if v <= ALARM}
@@ -151,7 +152,7 @@ def test_other_distributions_agree_and_a_planted_error_is_caught(distribution, s
     """Ball and shell are drawn, not tabulated: there the error is planted in the radius."""
     found, hits = reference(centre, scale, distribution, trials=100)
     trials = 1000 if distribution.independent else 300
-    setting = {"rows": ROWS, "trials": trials, "distribution": distribution, "populations": True}
+    setting = {"rows": ROWS, "trials": trials, "distribution": distribution}
     table = snowball.cells(centre, scale=scale, distribution=distribution)
     good = p_values(found, hits, simulation.simulate(centre, scale=scale, **setting), table)
     assert min(good.values()) > ALARM, {k: v for k, v in good.items() if v <= ALARM}
@@ -174,18 +175,13 @@ def test_treating_a_shell_as_independent_dimensions_is_caught():
     """On a sphere of two dimensions one coordinate tells the other: independence would be wrong."""
     centre = np.full(2, 2.0**-20 * 1.5, np.float32)
     radius = 2.0**-28 * 1.1  # cells end half a ULP, 2^-28, from the centre: both cannot leave
-    table = snowball.cells(centre, scale=radius, distribution=Distribution.SHELL)
-    right = simulation.simulate(centre, scale=radius, rows=400, trials=50, distribution="shell")
-    found = [
-        snowball.direct(
-            centre,
-            scale=radius,
-            rows=400,
-            distribution=Distribution.SHELL,
-            rng=np.random.default_rng(i),
-        ).unique
-        for i in range(50)
+    shell = {"scale": radius, "distribution": Distribution.SHELL}
+    table = snowball.cells(centre, **shell)
+    right = simulation.simulate(centre, **shell, rows=400, trials=50)
+    drawn = [
+        snowball.sample(centre, **shell, rows=400, rng=np.random.default_rng(i)) for i in range(50)
     ]
+    found = [demographics(bits).unique for bits in drawn]
     wrong = simulation.simulate(centre, scale=1e-9, rows=400, trials=50, table=table)
     assert right.unique.mean() == np.mean(found) == 5
     assert wrong.unique.mean() > 8
@@ -195,12 +191,10 @@ def test_treating_a_shell_as_independent_dimensions_is_caught():
 @pytest.mark.parametrize("sigma", [1.5e-9, 2.782559e-9, 2e-8, 1e-5])
 def test_at_full_width_with_real_survival(sigma):
     """2,560 dimensions; the reference draws 8,000 rows and deletes all but 2,221."""
-    full = centres.weighted_mean(centres.on_lattice(rng=np.random.default_rng(42)))
+    full = centres.named("qwen3-holes")
     rng = np.random.default_rng(8)
-    found = [
-        snowball.monument_valley(full, scale=sigma, population=8000, survivors=ROWS, rng=rng)
-        for _ in range(25)
-    ]
+    drawn = (snowball.sample(full, scale=sigma, rows=8000, rng=rng) for _ in range(25))
+    found = [demographics(bits[rng.permutation(8000)[:ROWS]]) for bits in drawn]
     fast = simulation.simulate(full, scale=sigma, rows=ROWS, trials=1000)
     for name in ("unique", "holes", "largest", "varying"):
         a, b = np.array([getattr(d, name) for d in found]), getattr(fast, name)
@@ -230,7 +224,6 @@ def test_bad_settings_are_refused(change, error):
 def test_trials_are_consistent_and_reproducible(distribution, small_centre, monkeypatch):
     monkeypatch.setattr(simulation, "BLOCK_ROWS", 5_000)  # several blocks
     setting = {"scale": 3e-9, "rows": 500, "trials": 33, "distribution": distribution}
-    setting["populations"] = True
     if not distribution.independent:
         setting["scale"] = 2e-8
     one = simulation.simulate(small_centre, workers=1, **setting)
@@ -300,7 +293,7 @@ def test_all_three_ways_of_splitting_agree():
 
 def test_no_active_dimension_means_one_hole():
     centre = np.full(8, 0.04, np.float32)
-    found = simulation.simulate(centre, scale=1e-12, rows=50, trials=3, populations=True)
+    found = simulation.simulate(centre, scale=1e-12, rows=50, trials=3)
     assert (found.unique == 1).all()
     assert (found.varying == 0).all()
     assert found.populations[0].tolist() == [50]

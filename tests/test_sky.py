@@ -44,11 +44,6 @@ def test_a_telescope_stays_sharp_at_a_billionth_of_a_degree():
     assert np.allclose(field.east, offsets, rtol=1e-4, atol=1e-14)  # cos 60 = 1/2; 37 has ulp 7e-15
 
 
-def test_one_of_six_fields_of_ninety_degrees_is_a_sixth_of_the_sky():
-    assert sky.square_share(90) == pytest.approx(1 / 6)
-    assert sky.square_share(1) == pytest.approx(1 / (129600 / np.pi), rel=1e-4)
-
-
 @pytest.mark.parametrize("width", [0, -1, 170])
 def test_impossible_fields_are_refused(width):
     with pytest.raises(ValueError, match="field of view"):
@@ -58,19 +53,20 @@ def test_impossible_fields_are_refused(width):
 def test_a_globe_shows_each_star_on_one_side(rng):
     view = sky.observe(rng.normal(size=(400, 3)))
     front, back = sky.orthographic(view, 20, 30), sky.orthographic(view, 200, -30)
-    assert np.array_equal(front[2], ~back[2])
+    assert np.allclose(front[2], -back[2])
     middle = sky.orthographic(sky.Sky(np.ones(1), np.array([20.0]), np.array([30.0])), 20, 30)
-    assert np.allclose([middle[0], middle[1]], 0)
-    assert (front[0] ** 2 + front[1] ** 2 <= 1 + 1e-12).all()
+    assert np.allclose(middle[:, 0], [0, 0, 1])
+    assert np.allclose((front**2).sum(axis=0), 1)
 
 
 def test_density_of_an_even_sky_is_even(rng):
     view = sky.observe(rng.normal(size=(20_000, 3)))
     even = 20_000 / (129600 / np.pi)  # stars over square degrees of the sphere
     assert np.median(sky.star_density(view, 40)) == pytest.approx(even, rel=0.1)
-    field = sky.density_field(view, 40, cells=60)
-    areas = np.diff(np.sin(np.radians(field.latitude)))[:, None] * np.ones(60)
-    assert (field.density * areas).sum() / areas.sum() == pytest.approx(even, rel=0.1)
+    lon, lat = np.meshgrid(np.arange(-177, 180, 6), np.arange(-87, 90, 6))
+    field = sky.star_density(view, 40, sky.directions(lon, lat).reshape(-1, 3))
+    areas = np.cos(np.radians(lat)).ravel()
+    assert (field * areas).sum() / areas.sum() == pytest.approx(even, rel=0.1)
 
 
 def test_identical_directions_do_not_divide_by_zero():
@@ -87,11 +83,6 @@ def test_the_telescope_is_aimed_at_a_clump_across_the_seam(rng):
     assert found[1] == pytest.approx(10, abs=0.01)
 
 
-def test_turning_moves_a_longitude_to_the_middle():
-    view = sky.turn(sky.Sky(np.ones(3), np.array([170.0, -170.0, 0.0]), np.zeros(3)), 170)
-    assert np.allclose(view.longitude, [0, 20, -170])
-
-
 def test_a_sky_needs_three_coordinates():
     with pytest.raises(ValueError, match="three coordinates"):
         sky.observe(np.zeros((4, 2)))
@@ -100,7 +91,7 @@ def test_a_sky_needs_three_coordinates():
 def test_every_star_is_drawn_and_none_is_too_dim(rng):
     view = sky.observe(rng.normal(size=(3000, 3)))
     ax = plots.sky_axes(Figure(), projection="mollweide")
-    drawn = sky.map_of(ax, view, sky.star_density(view, 8), colormap="inferno")
+    drawn = sky.map_of(ax, view, sky.star_density(view, 8))
     assert sum(len(group.get_offsets()) for group in ax.collections) == 3000
     assert all(group.get_rasterized() for group in ax.collections)
     colors = np.concatenate([group.get_facecolor() for group in ax.collections])[:, :3]
@@ -110,12 +101,8 @@ def test_every_star_is_drawn_and_none_is_too_dim(rng):
 
 
 def test_the_room_is_small_and_holds_every_dead_row(rng):
-    points, density = rng.normal(size=(20_000, 3)), rng.uniform(1, 9, 20_000)
-    dead = np.arange(20_000) < 300
-    chosen = sky.thin_out(density, dead, 1000, seed=SEED)
-    assert dead[chosen].sum() == 300
-    assert len(chosen) == len(set(chosen)) == 1300
-    names = [f"id {i}" for i in chosen]
-    room = sky.room(points[chosen], density[chosen], dead[chosen], names, colormap="inferno")
-    assert sum(len(trace.text) for trace in room.data) == 1300
+    points, density = rng.normal(size=(1300, 3)), rng.uniform(1, 9, 1300)
+    dead = np.arange(1300) < 300
+    room = sky.room(points, density, dead, [f"id {i}" for i in range(1300)])
+    assert [len(trace.text) for trace in room.data] == [1000, 300]
     assert len(room.to_json()) < 80_000

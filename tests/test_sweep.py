@@ -10,7 +10,7 @@ import yaml
 
 from lib import artifacts, paths
 from lib.__main__ import main
-from lib.extraction import slices
+from lib.extraction.editions import EditionError
 from lib.training import sweep
 from lib.training.sweep import SweepError
 
@@ -37,14 +37,17 @@ def place(tmp_path, monkeypatch):
 
 
 def test_the_grid_is_every_combination(place):
-    points = sweep.read(place()).points()
-    assert points == [{"lr": lr, "seed": s} for lr in (0.001, 0.01) for s in (1, 2)]
+    points = sweep.read(place())
+    assert [p for p, _ in points] == [{"lr": lr, "seed": s} for lr in (0.001, 0.01) for s in (1, 2)]
+    assert [(e.run.lr, e.run.seed) for _, e in points] == [tuple(p.values()) for p, _ in points]
+    assert all(e.run.vocab == 128 and e.run.dim == 8 for _, e in points)  # the world's, the base's
 
 
 @pytest.mark.parametrize(
     "wrong",
     [{"grid": {}, "extra": 1}, {"grid": {"lr": 0.1}}, {"grid": {"nonsense": [1]}},
-     {"grid": {"lr": ["fast"]}}, {"base": {"heads": 3}}],
+     {"grid": {"lr": ["fast"]}}, {"base": {"heads": 3}}, {"world": {"name": "latin"}},
+     {"world": {"name": "gatsby", "colour": 1}}],
 )  # fmt: skip
 def test_a_file_that_cannot_be_run_is_refused(place, wrong):
     with pytest.raises(SweepError, match=r"sweep\.yml"):
@@ -58,20 +61,16 @@ def test_a_file_that_is_no_yaml(tmp_path):
 
 
 def test_a_point_is_made_once(place):
-    wanted = sweep.read(place())
-    values = {**wanted.base, **wanted.points()[0]}
-    first = sweep.make(wanted.world, values, wanted.record)
-    again = sweep.make(wanted.world, values, wanted.record)
+    [(_, one), (_, two), *_] = sweep.read(place())
+    first, again, other = sweep.make(one), sweep.make(one), sweep.make(two)
     assert (first[1], again[1]) == ("made", "there")
-    assert first[0] == again[0]
-    other = sweep.make(wanted.world, {**values, "seed": 9}, wanted.record)
-    assert other[0] != first[0]
+    assert first[0] == again[0] != other[0]
 
 
 def test_a_world_that_is_not_here_is_named(place):
     world = {"name": "gatsby", "characters": 3000, "text": "tinystories"}
-    with pytest.raises(slices.SliceError, match="python -m lib fetch tinystories"):
-        sweep.make(world, FILE["base"], ["W"])
+    with pytest.raises(EditionError, match="python -m lib fetch tinystories"):
+        sweep.read(place(world=world))
 
 
 @pytest.mark.slow
@@ -111,11 +110,11 @@ def test_dask_a_killed_worker_loses_nothing(place):
         starts = Counter(
             key for key, _, now, *_ in cluster.scheduler.transition_log if now == "processing"
         )
-    assert sorted(r.point["seed"] for r in results) == [1, 2, 3, 4, 5]
-    assert all(r.path is not None and r.path.exists() for r in results), [r.state for r in results]
-    assert len({r.path for r in results}) == 5
-    for result in results:
-        artifacts.verify(result.path)
+    assert sorted(point["seed"] for point, *_ in results) == [1, 2, 3, 4, 5]
+    assert all(path is not None and path.exists() for _, path, _ in results), results
+    assert len({path for _, path, _ in results}) == 5
+    for _, path, _ in results:
+        artifacts.opened(path)
     assert before and before.items() <= films_on_disk().items(), "a finished film was made again"
     again = {key for key, count in starts.items() if count > 1}
     assert len(lost) >= 1

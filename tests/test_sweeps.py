@@ -25,7 +25,7 @@ def test_a_sweep_holds_one_simulation_a_scale():
     np.testing.assert_allclose(found["scale"], [1e-9, 2e-9, 4e-9])
     one = simulation.simulate(
         centres.named("qwen3-holes", seed=42), scale=found["scale"][1], rows=200, trials=20,
-        distribution="laplace", seed=43, varying=False, populations=True,
+        distribution="laplace", seed=43, varying=False,
     )  # fmt: skip
     for name in ("unique", "holes", "tokens", "largest"):
         assert found[name].shape == (3, 20)
@@ -51,8 +51,8 @@ def test_topologies_are_those_of_the_rows():
 
 
 def test_cast_rows_are_counted_by_noise_rows_sigma_and_seed():
-    found = sweeps.CastRows(2, 1e-6, 1e-4, (5, 30), 16, 3).make()
-    assert set(found) == {"sigma", "float32_5", "float32_30", "bf16_5", "bf16_30"}
+    found = sweeps.CastRows(2, 1e-6, 1e-4, 30, 16, 3).make()
+    assert set(found) == {"sigma", "float32_30", "bf16_30"}
     assert all(found[name].shape == (2, 3, 3) for name in found if name != "sigma")
     unique, holes, largest = np.moveaxis(found["bf16_30"], -1, 0)
     assert (unique + largest - 1 <= 30).all() and (holes <= unique).all()
@@ -62,3 +62,13 @@ def test_cast_rows_are_counted_by_noise_rows_sigma_and_seed():
     )
     again = demographics(bits)
     assert found["bf16_30"][1, 2].tolist() == [again.unique, again.holes, again.largest]
+
+
+def test_populations_alone_single_out_a_range_of_sigmas():
+    found = sweeps.Abc(60, 1e-11, 1e-6, 42).make()
+    assert all(len(values) == 60 for values in found.values())
+    assert ((found["sigma"] >= 1e-11) & (found["sigma"] <= 1e-6)).all()
+    tiny, huge = found["sigma"] < 3e-11, found["sigma"] > 3e-7
+    assert (found["holes"][tiny] <= 6).all() and (found["holes"][huge] == 0).all()
+    best = found["sigma"][found["delta"].argmin()]
+    assert 1e-10 < best < 1e-8 and found["delta"].max() <= 2

@@ -13,7 +13,6 @@ import safetensors.numpy
 from lib.analysis import census
 from lib.extraction import fetching, specimens, tensor_files
 from lib.extraction.catalogue import SpecimenError
-from lib.extraction.tensor_files import dequantise_q8_0
 
 
 def file_of(header: bytes, data: bytes = b"", length: int | None = None) -> bytes:
@@ -66,7 +65,7 @@ def malformed() -> dict[str, bytes]:
         "no dtype": {"shape": [2, 3], "data_offsets": [0, 24]},
         "no shape": {"dtype": "F32", "data_offsets": [0, 24]},
         "no offsets": {"dtype": "F32", "shape": [2, 3]},
-        "extra key": tensor(extra=1), "null": None, "a list": [1, 2], "a number": 3, "empty": {},
+        "null": None, "a list": [1, 2], "a number": 3, "empty": {},
         "dtype unknown": tensor("F31"), "dtype small": tensor("f32"), "dtype null": tensor(None),
         "dtype number": tensor(32), "dtype list": tensor(["F32"]), "dtype too wide": tensor("F64"),
         "dtype too narrow": tensor("F16"), "dtype sub-byte": tensor("F4"),
@@ -160,7 +159,7 @@ def test_which_tensor_is_the_unembedding(tmp_path):
     safetensors.numpy.save_file(names, path)
     assert np.array_equal(tensor_files.open_tensor(path)[0], W + 1)
     safetensors.numpy.save_file({"a": W, "b": W}, path)
-    with pytest.raises(SpecimenError, match=r"append :NAME, one of 'a', 'b'"):
+    with pytest.raises(SpecimenError, match=r"append :NAME of 'a', 'b'"):
         tensor_files.open_tensor(path)
 
 
@@ -169,18 +168,6 @@ def test_missing_files_and_folders_are_named(tmp_path):
         tensor_files.read_header(tmp_path / "x.safetensors")
     with pytest.raises(SpecimenError, match="cannot be read"):
         tensor_files.read_header(tmp_path)
-
-
-def test_dequantised_rows_are_those_of_the_gguf_package():
-    rng = np.random.default_rng(42)
-    values = rng.normal(size=(7, 96)).astype(np.float32)
-    blocks = gguf.quants.quantize(values, gguf.GGMLQuantizationType.Q8_0).reshape(7, 3, 34)
-    scale = np.ascontiguousarray(blocks[..., :2]).view(np.uint16)[..., 0]
-    q = np.ascontiguousarray(blocks[..., 2:]).view(np.int8).reshape(7, 96)
-    theirs = gguf.quants.dequantize(blocks.reshape(7, -1), gguf.GGMLQuantizationType.Q8_0)
-    assert np.array_equal(dequantise_q8_0(scale, q), theirs)
-    with pytest.raises(ValueError, match="do not belong"):
-        dequantise_q8_0(scale[:, :2], q)
 
 
 def gguf_of(path: Path, tensors: dict[str, tuple[np.ndarray, str]]) -> Path:
@@ -230,7 +217,7 @@ def test_which_tensor_of_a_gguf_file_and_a_broken_one(tmp_path):
     path = gguf_of(tmp_path / "m.gguf", two)
     assert specimens.open(str(path)).description.tensor == "token_embd.weight"
     assert np.array_equal(specimens.open(f"{path}:half").bits, W.astype(np.float16).view(np.uint16))
-    with pytest.raises(SpecimenError, match="has no tensor none"):
+    with pytest.raises(SpecimenError, match="has no tensor 'none'"):
         specimens.open(f"{path}:none")
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(SpecimenError, match="no sound GGUF file"):

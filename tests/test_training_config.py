@@ -1,5 +1,6 @@
 """A run is a plain value, and one that makes no sense is refused."""
 
+import dataclasses
 import json
 
 import pytest
@@ -23,7 +24,7 @@ def test_a_run_that_makes_no_sense_is_refused(wrong):
 
 
 def test_a_run_is_plain():
-    assert from_dict(json.loads(json.dumps(TINY.as_dict()))) == TINY
+    assert from_dict(json.loads(json.dumps(dataclasses.asdict(TINY)))) == TINY
     assert Run(lr=1).lr == 1.0 and type(Run(lr=1).lr) is float
     with pytest.raises(ConfigError, match="unknown: optimiser; a run has vocab, dim"):
         from_dict({"optimiser": "sgd"})
@@ -33,4 +34,4 @@ def test_what_is_mixed_is_known():
     assert not Run().mixed and not TINY.replace(compute_dtype="bfloat16").mixed
     for change in ({"master": "low16"}, {"state_dtype": "float32"}, {"rounding": "stochastic"}):
         assert TINY.replace(**change).mixed
-    assert Run(batch=8, seq=16).tokens_per_step == 128 and Run(dim=64, heads=4).head_dim == 16
+    assert Run(batch=8, seq=16).tokens_per_step == 128

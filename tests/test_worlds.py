@@ -8,6 +8,7 @@ import pytest
 from book import reader
 from lib import artifacts, digests, paths, scale
 from lib.extraction import bpe, corpus, slices, vocabulary
+from lib.extraction.editions import EditionError
 from lib.training import worlds
 
 SMALL = {"tokenizer_characters": 30_000, "characters": 20_000}
@@ -26,7 +27,7 @@ def test_dead_are_the_tokens_that_the_stream_never_has():
     assert np.array_equal(np.unique(world.stream), world.live)
     assert np.array_equal(np.sort([*world.live, *world.dead]), np.arange(300))
     assert world.counts.sum() == len(world.stream) and world.later is None
-    assert "".join(world.texts[i] for i in world.stream) == corpus.english(20_000)
+    assert "".join(world.texts[i] for i in world.stream) == corpus.text("english", 20_000)
     thai = [i for i, text in enumerate(world.texts) if vocabulary.script(text) == "Thai"]
     assert len(thai) > 50 and set(thai) <= set(world.dead)
 
@@ -34,7 +35,7 @@ def test_dead_are_the_tokens_that_the_stream_never_has():
 def test_the_other_worlds():
     gatsby = worlds.Gatsby(5_000).get()
     assert gatsby.vocab == 128 and bytes(gatsby.stream.astype(np.uint8)).decode() == (
-        corpus.moby_dick(5_000)
+        corpus.text("moby_dick", 5_000)
     )
     goldilocks = worlds.Goldilocks(300, 0.1, **SMALL).get()
     assert 300 < goldilocks.vocab < 600 and len(goldilocks.dead) > 100
@@ -56,7 +57,7 @@ def test_phantoms_are_rows_above_the_living_and_rare_tokens_stand_where_they_are
 def test_a_slice_stands_wherever_a_corpus_does_and_another_edition_is_another_world():
     slices.CATALOGUE["plain"] = slices.Slice("plain", "English", "all.txt")
     try:
-        slices.write("plain", corpus.english(60_000), "nowhere", "1")
+        slices.write("plain", corpus.text("english", 60_000), "nowhere", "1")
         usual, named = (
             worlds.Flannel(300, 0.2, **SMALL),
             worlds.Flannel(300, 0.2, **SMALL, english="plain"),
@@ -64,15 +65,15 @@ def test_a_slice_stands_wherever_a_corpus_does_and_another_edition_is_another_wo
         first = named.get()
         assert np.array_equal(usual.get().stream, first.stream)
         assert usual.artefact().digest != named.artefact().digest
-        slices.write("plain", corpus.moby_dick(60_000), "nowhere", "2")
+        slices.write("plain", corpus.text("moby_dick", 60_000), "nowhere", "2")
         assert not np.array_equal(named.get().stream, first.stream)
-        said = f"the first {len(corpus.moby_dick(60_000)):,} characters of nowhere"
+        said = "the first 60,000 characters of nowhere"
         assert corpus.origin("plain") == said and "Union" in corpus.origin("english")
         gatsby = worlds.Gatsby(5_000, "plain").get()
-        assert "".join(map(chr, gatsby.stream)) == corpus.moby_dick(5_000)
+        assert "".join(map(chr, gatsby.stream)) == corpus.text("moby_dick", 5_000)
     finally:
         del slices.CATALOGUE["plain"]
-    with pytest.raises(slices.SliceError, match="python -m lib fetch tinystories"):
+    with pytest.raises(EditionError, match="python -m lib fetch tinystories"):
         worlds.Gatsby(3_000, "tinystories").get()
     with pytest.raises(corpus.CorpusError, match="unknown corpus 'latin'"):
         worlds.Gatsby(10, "latin").make()

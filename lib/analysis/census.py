@@ -14,6 +14,7 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
@@ -82,16 +83,17 @@ class Census:
         populations = self.populations
         return int((populations * (populations - 1) // 2).sum())
 
-    def members(self, hole: int) -> np.ndarray:
-        """(population,) int64: ids of the hole of this rank (0: the most populous)."""
-        return np.flatnonzero(self.group == self.first_ids[hole])
+    @cached_property
+    def in_holes(self) -> np.ndarray:
+        """(hole_rows,) int64: ids of the rows in black holes, ascending."""
+        return np.flatnonzero(self._counts[self.group] > 1)
 
-    def every_hole(self) -> list[tuple[int, np.ndarray]]:
-        """(population, (population,) ids ascending) of each hole, in one pass over the rows."""
+    @cached_property
+    def members(self) -> list[np.ndarray]:
+        """(population,) int64 ids, ascending, of each black hole, most populous hole first."""
         order = np.argsort(self.group, kind="stable")
         starts = np.searchsorted(self.group[order], self.first_ids)
-        pairs = zip(self.populations.tolist(), starts.tolist(), strict=True)
-        return [(n, order[start : start + n]) for n, start in pairs]
+        return [order[at : at + n] for at, n in zip(starts, self.populations, strict=True)]
 
     def within(self, ids: np.ndarray) -> "Census":
         """The census of the rows `ids` alone; groups keep the ids' order, not their numbers."""
@@ -99,18 +101,18 @@ class Census:
         return Census(first[inverse])
 
 
-def duplicates(rows: np.ndarray, *, block_bytes: int = BLOCK_BYTES) -> Census:
+def duplicates(rows: np.ndarray) -> Census:
     """Exact census of the rows of a C-contiguous (n, dim) array or memory map of any dtype.
 
-    Extra memory: about 60 bytes a row and a few `block_bytes`; the matrix is never copied.
-    Raises SpecimenError if `rows` is no matrix with columns.
+    Extra memory: about 60 bytes a row and a few BLOCK_BYTES; the matrix is never copied. Raises
+    SpecimenError if `rows` is no matrix with columns.
     """
     if rows.ndim != 2 or 0 in rows.shape[1:]:
         raise SpecimenError(f"a census needs a matrix (rows, dim), not an array of {rows.shape}")
     if not rows.flags.c_contiguous:
         raise SpecimenError("a census needs rows that lie one after the other; pass a contiguous W")
     words = _words(np.asarray(rows))
-    step = max(1, block_bytes // (words.shape[1] * words.itemsize))
+    step = max(1, BLOCK_BYTES // (words.shape[1] * words.itemsize))
     group = np.arange(len(words))
     pending = _sharing(_prefix(words))
     marks = _quick_marks
@@ -124,50 +126,31 @@ def duplicates(rows: np.ndarray, *, block_bytes: int = BLOCK_BYTES) -> Census:
     return Census(group)
 
 
-@dataclass(frozen=True)
-class Demographics:
+class Demographics(NamedTuple):
     """What a small set of rows looks like on the lattice."""
 
     populations: np.ndarray  # (unique,) int64: copies of each distinct row, descending
-    extent: np.ndarray  # (D,) int64: largest minus smallest ordinal in each dimension
-
-    @property
-    def unique(self) -> int:
-        """Distinct rows."""
-        return len(self.populations)
-
-    @property
-    def holes(self) -> int:
-        """Black holes: distinct rows with a population of at least two."""
-        return int((self.populations > 1).sum())
-
-    @property
-    def tokens(self) -> int:
-        """Rows that sit in a hole."""
-        return int(self.populations[self.populations > 1].sum())
-
-    @property
-    def largest(self) -> int:
-        """Population of the largest group."""
-        return int(self.populations[0])
-
-    @property
-    def varying(self) -> int:
-        """Dimensions in which not all rows agree."""
-        return int((self.extent > 0).sum())
-
-    @property
-    def linf(self) -> int:
-        """Largest difference between two rows in any dimension, in lattice steps."""
-        return int(self.extent.max())
+    unique: int  # distinct rows
+    holes: int  # distinct rows with a population of at least two
+    tokens: int  # rows that sit in a hole
+    largest: int  # population of the largest group
+    varying: int  # dimensions in which not all rows agree
+    linf: int  # largest difference between two rows in any dimension, in lattice steps
 
 
 def demographics(bits: np.ndarray) -> Demographics:
     """Demographics of (rows, D) uint16 patterns; rows are compared by bits, never as floats."""
-    _, copies = np.unique(duplicates(np.ascontiguousarray(bits)).group, return_counts=True)
-    ordinals = lattice.ordinal(bits)
-    extent = ordinals.max(axis=0).astype(np.int64) - ordinals.min(axis=0)
-    return Demographics(np.sort(copies)[::-1].astype(np.int64), extent)
+    found = duplicates(np.ascontiguousarray(bits))
+    extent = np.ptp(lattice.ordinal(bits), axis=0)
+    return Demographics(
+        populations=np.r_[found.populations, np.ones(found.singletons, np.int64)],
+        unique=found.unique,
+        holes=found.holes,
+        tokens=found.hole_rows,
+        largest=int(found.populations[0]) if found.holes else 1,
+        varying=int(np.count_nonzero(extent)),
+        linf=int(extent.max()),
+    )
 
 
 def of(specimen: Specimen) -> Census:
@@ -183,7 +166,7 @@ def of(specimen: Specimen) -> Census:
             f"{specimen.id}: a census needs every row, and the extract at hand does not say which "
             f"are identical; run `python -m lib fetch {specimen.id}`"
         )
-    return Census(specimen.row_group.astype(np.int64))
+    return Census(specimen.array("row_group").astype(np.int64))
 
 
 def _words(rows: np.ndarray) -> np.ndarray:
@@ -226,10 +209,8 @@ def _quick_marks(words: np.ndarray, ids: np.ndarray, step: int) -> np.ndarray:
 
 def _strong_marks(words: np.ndarray, ids: np.ndarray, step: int) -> np.ndarray:
     """(len(ids),) 16-byte voids: BLAKE2b of each row."""
-    out = np.empty((len(ids), 16), dtype=np.uint8)
-    for at, row in enumerate(ids):
-        out[at] = np.frombuffer(hashlib.blake2b(words[row], digest_size=16).digest(), np.uint8)
-    return out.view("V16")[:, 0]
+    digests = [hashlib.blake2b(words[row], digest_size=16).digest() for row in ids]
+    return np.array(digests, dtype="V16")
 
 
 def _equal(words: np.ndarray, left: np.ndarray, right: np.ndarray, step: int) -> np.ndarray:

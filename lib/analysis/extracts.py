@@ -16,9 +16,9 @@ from lib import files
 from lib.analysis import census, geometry
 from lib.extraction.catalogue import Description, SpecimenError
 from lib.extraction.specimens import Specimen
-from lib.extraction.tensor_files import Q8_BLOCK
 
 SEED = 42
+Q8_BLOCK = 32  # values of a Q8_0 matrix that share one scale
 AXES = 6  # principal axes that are kept, and
 VARIANCES = 10  # variances along the first
 
@@ -35,32 +35,31 @@ def cut_q8_0(
     """
     if whole.precision != "Q8_0":
         raise SpecimenError(f"{whole.id}: is {whole.precision}, not Q8_0; give the 8-bit GGUF file")
-    rows = whole.values(slice(None))
-    distances = geometry.distances(rows, np.median(rows[ids], axis=0))
+    distances = geometry.distances(whole, np.median(whole.values(ids), axis=0))
     dead = np.flatnonzero(distances < ball)
     live = _drawn(np.flatnonzero(distances > beyond), draw)
-    mean = geometry.centroid(rows)
-    axes = geometry.principal_axes(geometry.covariance(rows, mean), VARIANCES)
+    mean = geometry.centroid(whole)
+    cov = geometry.covariance(whole, mean)
+    axes, variances = geometry.principal_axes(cov, VARIANCES)
     arrays = {
-        "norm": geometry.norms(rows).astype(np.float32),
+        "norm": whole.norms.astype(np.float32),
         "dist": distances.astype(np.float32),
-        "projection": geometry.project(rows, axes.axes[:, :3]).astype(np.float32),
-        "axes": axes.axes[:, :AXES].astype(np.float32),
+        "projection": geometry.project(whole, axes[:, :3]).astype(np.float32),
+        "axes": axes[:, :AXES].astype(np.float32),
         "mean": mean.astype(np.float32),
-        "row_group": census.duplicates(whole.bits).group.astype(np.int32),
+        "row_group": census.of(whole).group.astype(np.int32),
         "dead_ids": dead.astype(np.int32),
         "live_ids": live.astype(np.int32),
     }
     for name, chosen in (("dead", dead), ("live", live)):
         blocks = np.asarray(whole.bits[chosen]).reshape(len(chosen), -1, 2 + Q8_BLOCK)
-        scale, quants = blocks[..., :2].copy(), blocks[..., 2:].copy()
-        arrays[f"{name}_scale"] = scale.view(np.uint16).reshape(len(chosen), -1)
-        arrays[f"{name}_q"] = quants.view(np.int8).reshape(len(chosen), -1)
+        arrays[f"{name}_scale"] = blocks[..., :2].copy().view(np.uint16)[..., 0]
+        arrays[f"{name}_q"] = blocks[..., 2:].reshape(len(chosen), -1).view(np.int8)
     facts = {
         "precision": "GGUF Q8_0: blocks of 32 int8 with one float16 scale; rows merged by "
         "quantisation, never split",
-        "eigenvalues_first10": axes.variances.tolist(),
-        "trace": axes.trace,
+        "eigenvalues_first10": variances.tolist(),
+        "trace": float(np.trace(cov)),
         "all_centroid_norm": float(np.linalg.norm(mean)),
         "arrays": {
             "norm": "L2 norm of every dequantised row",
@@ -89,8 +88,7 @@ def cut_core(
     """
     if whole.precision != "F16":
         raise SpecimenError(f"{whole.id}: is {whole.precision}, not float16; fetch it again")
-    half = whole.bits.view(np.float16)
-    distances = geometry.distances(half, whole.values([middle])[0])
+    distances = geometry.distances(whole, whole.values([middle])[0])
     inside = np.flatnonzero(distances < core)
     others = _drawn(np.setdiff1d(np.arange(whole.rows), inside), draw)
     arrays = {

@@ -1,52 +1,33 @@
-"""The geometry of a matrix: lengths, distances, centroids, principal axes.
+"""The geometry of a matrix: distances, centroids, principal axes, nearest rows.
 
-Every function takes rows as `(n, dim)`: uint16 is read as bfloat16 bits, floating types as they
-are (float16, float32, float64). Rows may be a memory map; they are read in blocks, so that the
-extra memory stays near `block_bytes` whatever the size of the matrix.
-
-Distances between rows, exact where it matters: near zero.
-
-The usual fast way, |a - b|^2 = |a|^2 + |b|^2 - 2 a.b by matrix product, subtracts numbers that are
-almost equal when a is almost b. In float32 the rounding left over is about 2^-24 |a|^2, so every
-true distance below roughly 2^-12 |a| drowns. Here the product only *screens*, under an error bound
-that holds in the worst case, and what may be near is measured again from float64 differences.
-
-The causal metric: lengths and angles that do not depend on how the logits are written down.
-
-A model's probabilities stay the same when hidden states are mapped by any invertible A and rows by
-the inverse transpose: Euclidean lengths of rows do not. Park et al. (2024) single out the inner
-product <a, b> = a^T Cov(W)^-1 b, under which directions that vary independently over the vocabulary
-are orthogonal. It is used here as a lens: the same rows, another ruler.
+Rows are a `Specimen`'s whole matrix or an array `(n, dim)`: uint16 is read as bfloat16 bits,
+floating types as they are. They are read in blocks, so that the extra memory stays near BLOCK_BYTES
+whatever the size of the matrix. Distances come from float64 differences: the usual fast way, by
+matrix product, is wrong near zero.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from scipy import linalg
 from scipy.spatial.distance import cdist
-from scipy.special import gamma
 
 from lib import lattice, progress
+from lib.extraction.specimens import Specimen
 
 BLOCK_BYTES = 64 * 2**20  # float64 bytes of one block of rows
+UNIT = 2.0**-24  # unit round-off of float32
+QUERIES = 256  # queries screened together
+ROWS = 4096  # rows screened together
 
 
 class GeometryError(ValueError):
     """The rows given have a shape, a type or values that geometry cannot be done on."""
 
 
-class PrincipalAxes(NamedTuple):
-    """Axes of largest variance: `axes` (dim, k) columns, `variances` (k,), `trace`; float64."""
-
-    axes: np.ndarray
-    variances: np.ndarray
-    trace: float
-
-
-def as_floats(rows: np.ndarray, dtype: type = np.float64) -> np.ndarray:
-    """(n, dim) uint16 bfloat16 bits or floats -> (n, dim) `dtype`, exactly for float32 and float64.
+def as_floats(rows: np.ndarray) -> np.ndarray:
+    """(n, dim) uint16 bfloat16 bits or floats -> (n, dim) float64, exactly.
 
     Raises GeometryError for other types and for rows that are not finite.
     """
@@ -54,113 +35,84 @@ def as_floats(rows: np.ndarray, dtype: type = np.float64) -> np.ndarray:
         rows = lattice.value(np.ascontiguousarray(rows))
     elif not np.issubdtype(rows.dtype, np.floating):
         raise GeometryError(f"rows must be bfloat16 bits (uint16) or floats, not {rows.dtype}")
-    floats = rows.astype(dtype, copy=False)
+    floats = rows.astype(np.float64, copy=False)
     if not np.isfinite(floats).all():
         raise GeometryError("the rows hold NaN or infinity; such a matrix has no geometry")
     return floats
 
 
-def blocks(
-    rows: np.ndarray, *, dtype: type = np.float64, block_bytes: int = BLOCK_BYTES, label: str = ""
-) -> Iterator[tuple[slice, np.ndarray]]:
-    """Slices of `rows` (n, dim) with their values as `dtype`, block by block, in order.
+def blocks(rows: np.ndarray | Specimen, label: str) -> Iterator[np.ndarray]:
+    """The values of `rows` (n, dim) as float64, block by block, in order.
 
     A progress bar named `label` shows if there are more than two blocks. Raises GeometryError if
     `rows` is not a matrix.
     """
-    if rows.ndim != 2:
-        raise GeometryError(f"rows must be a matrix (n, dim), not of shape {rows.shape}")
-    step = max(1, block_bytes // (8 * rows.shape[1]))
-    starts = range(0, len(rows), step)
-    for start in progress.bar(starts, desc=label) if label and len(starts) > 2 else starts:
-        part = slice(start, min(start + step, len(rows)))
-        yield part, as_floats(rows[part], dtype)
+    if isinstance(rows, Specimen):
+        shape, read = (rows.rows, rows.dim), rows.values
+    else:
+        shape, read = rows.shape, rows.__getitem__
+    if len(shape) != 2:
+        raise GeometryError(f"rows must be a matrix (n, dim), not of shape {shape}")
+    step = max(1, BLOCK_BYTES // (8 * shape[1]))
+    starts = range(0, shape[0], step)
+    for start in progress.bar(starts, desc=label) if len(starts) > 2 else starts:
+        yield as_floats(read(slice(start, min(start + step, shape[0]))))
 
 
-def norms(rows: np.ndarray) -> np.ndarray:
-    """(n, dim) -> (n,) float64 L2 norms, summed in float64. Units: those of the matrix."""
-    out = np.empty(len(rows))
-    for part, values in blocks(rows, label="norms"):
-        out[part] = np.sqrt(np.einsum("ij,ij->i", values, values))
-    return out
-
-
-def distances(rows: np.ndarray, point: np.ndarray) -> np.ndarray:
+def distances(rows: np.ndarray | Specimen, point: np.ndarray) -> np.ndarray:
     """(n, dim), (dim,) -> (n,) float64 L2 distances to `point`, by float64 differences.
 
     Differences first, squares after: no cancellation, so a distance of one lattice step is exact
     to float64's last digits. Raises GeometryError if the widths disagree.
     """
-    point = _point(point, rows.shape[1])
-    out = np.empty(len(rows))
-    for part, values in blocks(rows, label="distances"):
+    found, point = [], np.asarray(point, dtype=np.float64)
+    for values in blocks(rows, "distances"):
+        if point.shape != values.shape[1:]:
+            raise GeometryError(f"a point of shape {point.shape} among rows {values.shape}")
         offset = values - point
-        out[part] = np.sqrt(np.einsum("ij,ij->i", offset, offset))
-    return out
+        found.append(np.sqrt(np.einsum("ij,ij->i", offset, offset)))
+    return np.concatenate(found)
 
 
-def centroid(rows: np.ndarray) -> np.ndarray:
+def centroid(rows: np.ndarray | Specimen) -> np.ndarray:
     """(n, dim) -> (dim,) float64 mean row."""
-    if not len(rows):
-        raise GeometryError("no rows, so no centroid")
-    total = np.zeros(rows.shape[1])
-    for _, values in blocks(rows, label="centroid"):
-        total += values.sum(axis=0)
-    return total / len(rows)
+    total, count = 0.0, 0
+    for values in blocks(rows, "centroid"):
+        total, count = total + values.sum(axis=0), count + len(values)
+    return total / count
 
 
-def covariance(rows: np.ndarray, centre: np.ndarray | None = None) -> np.ndarray:
-    """(n, dim) -> (dim, dim) float64 population covariance about `centre` (default: the centroid).
+def covariance(rows: np.ndarray | Specimen, centre: np.ndarray) -> np.ndarray:
+    """(n, dim) -> (dim, dim) float64 population covariance about `centre` (dim,), the centroid.
 
     Blocks are centred in float64, multiplied in float32 and added in float64: centring first
     keeps the products small, so float32 costs about 1e-6 of a variance (tested), at half the time.
     """
-    centre = centroid(rows) if centre is None else _point(centre, rows.shape[1])
-    total = np.zeros((rows.shape[1], rows.shape[1]))
-    for _, values in blocks(rows, label="covariance"):
+    total, count = np.zeros((len(centre), len(centre))), 0
+    for values in blocks(rows, "covariance"):
+        count += len(values)
         offset = (values - centre).astype(np.float32)
         total += offset.T @ offset
-    return total / len(rows)
+    return total / count
 
 
-def principal_axes(cov: np.ndarray, count: int) -> PrincipalAxes:
-    """(dim, dim) covariance -> its `count` axes of largest variance, descending, signs fixed."""
-    dim = len(cov)
-    if not 1 <= count <= dim:
-        raise GeometryError(f"a covariance of {dim} dimensions has no {count} axes")
-    variances, axes = linalg.eigh(cov, subset_by_index=(dim - count, dim - 1))
-    return PrincipalAxes(fix_signs(axes[:, ::-1]), variances[::-1].copy(), float(np.trace(cov)))
+def principal_axes(cov: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """(dim, dim) covariance -> its `count` axes (dim, count) as columns, and the variances (count,)
+    along them, descending; float64.
 
-
-def fix_signs(axes: np.ndarray) -> np.ndarray:
-    """(dim, k) axes as columns -> the same, each with its largest-magnitude loading positive.
-
-    An eigenvector's sign is arbitrary and differs between machines; a map needs one north.
+    An eigenvector's sign is arbitrary and differs between machines; a map needs one north. So each
+    axis has its largest-magnitude loading positive.
     """
-    loudest = np.abs(axes).argmax(axis=0)
-    signs = np.sign(axes[loudest, np.arange(axes.shape[1])])
-    return axes * np.where(signs == 0, 1.0, signs)
+    dim = len(cov)
+    variances, axes = linalg.eigh(cov, subset_by_index=(dim - count, dim - 1))
+    axes = axes[:, ::-1]
+    loudest = axes[np.abs(axes).argmax(axis=0), np.arange(count)]
+    return axes * np.sign(loudest), variances[::-1].copy()
 
 
-def project(rows: np.ndarray, axes: np.ndarray) -> np.ndarray:
+def project(rows: np.ndarray | Specimen, axes: np.ndarray) -> np.ndarray:
     """(n, dim), (dim, k) -> (n, k) float64 coordinates of the *uncentred* rows on the axes."""
-    out = np.empty((len(rows), axes.shape[1]))
-    for part, values in blocks(rows, label="projection"):
-        out[part] = values @ axes
-    return out
-
-
-def _point(point: np.ndarray, dim: int) -> np.ndarray:
-    """A float64 copy of `point`, checked to be (dim,)."""
-    point = np.asarray(point, dtype=np.float64)
-    if point.shape != (dim,):
-        raise GeometryError(f"the point has shape {point.shape}, the rows have {dim} components")
-    return point
-
-
-UNIT = 2.0**-24  # unit round-off of float32
-QUERIES = 256  # queries screened together
-ROWS = 4096  # rows screened together
+    return np.concatenate([values @ axes for values in blocks(rows, "projection")])
 
 
 class Neighbours(NamedTuple):
@@ -171,69 +123,15 @@ class Neighbours(NamedTuple):
     measured: int  # pairs that were measured again, of all that were screened
 
 
-def random_pairs(rows: int, count: int, *, rng: np.random.Generator) -> np.ndarray:
-    """(count, 2) int64 pairs i != j of row numbers, uniform, drawn with replacement."""
-    if rows < 2:
-        raise GeometryError(f"{rows} rows make no pair")
-    first = rng.integers(rows, size=count)
-    second = rng.integers(rows - 1, size=count)
-    return np.stack([first, second + (second >= first)], axis=1)
-
-
-def pair_distances(rows: np.ndarray, pairs: np.ndarray) -> np.ndarray:
-    """(n, dim), (m, 2) -> (m,) float64 L2 distances, from float64 differences."""
-    return _over_pairs(rows, pairs, lambda a, b: np.sqrt(np.einsum("ij,ij->i", a - b, a - b)))
-
-
-def pair_cosines(rows: np.ndarray, pairs: np.ndarray) -> np.ndarray:
-    """(n, dim), (m, 2) -> (m,) float64 cosines of the angles at the origin.
-
-    Raises GeometryError if a row is zero: it has no direction.
-    """
-
-    def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        lengths = np.sqrt(np.einsum("ij,ij->i", a, a) * np.einsum("ij,ij->i", b, b))
-        if not lengths.all():
-            raise GeometryError("a row is zero and has no direction")
-        return np.clip(np.einsum("ij,ij->i", a, b) / lengths, -1, 1)
-
-    return _over_pairs(rows, pairs, cosine)
-
-
-def _over_pairs(rows: np.ndarray, pairs: np.ndarray, measure) -> np.ndarray:
-    out = np.empty(len(pairs))
-    for start in range(0, len(pairs), ROWS):
-        part = pairs[start : start + ROWS]
-        out[start : start + ROWS] = measure(
-            as_floats(np.asarray(rows[part[:, 0]])), as_floats(np.asarray(rows[part[:, 1]]))
-        )
-    return out
-
-
-def gaussian_rows(rows: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:
-    """(n, dim) -> (n, dim) float64 control: independent Gaussian numbers, same mean square."""
-    power = np.mean(as_floats(rows) ** 2)
-    return rng.normal(scale=np.sqrt(power), size=rows.shape)
-
-
-def shuffled_rows(rows: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:
-    """(n, dim) -> (n, dim) float64 control: every column shuffled on its own.
-
-    Each dimension keeps its values, so also the common part of all rows; what is lost is which
-    values belong to one row.
-    """
-    return rng.permuted(as_floats(rows), axis=0)
-
-
-def exact_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """(n, dim), (m, dim) -> (n, m) float64 distances, all pairs from float64 differences."""
-    return cdist(as_floats(a), as_floats(b))
-
-
 def nearest(
     queries: np.ndarray, rows: np.ndarray, k: int, *, skip: np.ndarray | None = None
 ) -> Neighbours:
     """The k nearest `rows` (n, dim) of every query (q, dim), exactly.
+
+    The usual fast way, |a - b|^2 = |a|^2 + |b|^2 - 2 a.b by a float32 matrix product, subtracts
+    numbers that are almost equal when a is almost b: every true distance below roughly 2^-12 |a|
+    drowns. Here the product only *screens*, under an error bound that holds in the worst case, and
+    what may be near is measured again from float64 differences.
 
     skip: (q,) row number that each query must not find (itself), -1 for none. Queries that are
     close together should stand together: each batch is screened from its own middle, which makes
@@ -242,19 +140,18 @@ def nearest(
     """
     if not 1 <= k <= len(rows) - (skip is not None):
         raise GeometryError(f"{len(rows)} rows cannot give {k} neighbours")
-    skip = np.full(len(queries), -1) if skip is None else np.asarray(skip)
+    skip = np.full(len(queries), -1) if skip is None else skip
     ids = np.empty((len(queries), k), dtype=np.int64)
     distances = np.empty((len(queries), k))
     measured = 0
     starts = range(0, len(queries), QUERIES)
     for start in progress.bar(starts, desc="neighbours") if len(starts) > 4 else starts:
         part = slice(start, start + QUERIES)
-        batch = as_floats(np.asarray(queries[part]))
-        found = _screen(batch, rows, k, skip[part])
-        for i, candidates in enumerate(found):
-            true = cdist(batch[i : i + 1], as_floats(np.asarray(rows[candidates])))[0]
+        batch = as_floats(queries[part])
+        for i, candidates in enumerate(_screen(batch, rows, k, skip[part]), start):
+            true = cdist(batch[[i - start]], as_floats(rows[candidates]))[0]
             order = np.lexsort((candidates, true))[:k]
-            ids[start + i], distances[start + i] = candidates[order], true[order]
+            ids[i], distances[i] = candidates[order], true[order]
             measured += len(candidates)
     return Neighbours(ids, distances, measured)
 
@@ -265,9 +162,9 @@ def _screen(batch: np.ndarray, rows: np.ndarray, k: int, skip: np.ndarray) -> li
     a = batch - middle
     a32, a2 = a.astype(np.float32), np.einsum("ij,ij->i", a, a)
     bound = np.full((len(batch), k), np.inf)  # the k smallest upper bounds so far, squared
-    kept: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in batch]
+    kept = []  # (queries, rows, lower bounds) of the pairs that may be near, so far
     for start in range(0, len(rows), ROWS):
-        b = as_floats(np.asarray(rows[start : start + ROWS])) - middle
+        b = as_floats(rows[start : start + ROWS]) - middle
         b2 = np.einsum("ij,ij->i", b, b)
         squared = np.multiply(a32 @ b.astype(np.float32).T, -2.0, dtype=np.float64)
         squared += a2[:, None]
@@ -280,19 +177,12 @@ def _screen(batch: np.ndarray, rows: np.ndarray, k: int, skip: np.ndarray) -> li
         bound = np.partition(np.concatenate([bound, few], axis=1), k - 1, axis=1)[:, :k]
         lower = np.subtract(squared, slack, out=squared)
         query, row = np.nonzero(lower <= bound.max(axis=1)[:, None])
-        ends = np.searchsorted(query, np.arange(len(batch) + 1))
-        for i in range(len(batch)):
-            hits = row[ends[i] : ends[i + 1]]
-            if len(hits):
-                kept[i].append((hits + start, lower[i, hits]))
-    limit = bound.max(axis=1)
-    return [_close_enough(pieces, limit[i]) for i, pieces in enumerate(kept)]
-
-
-def _close_enough(pieces: list[tuple[np.ndarray, np.ndarray]], limit: float) -> np.ndarray:
-    ids = np.concatenate([piece[0] for piece in pieces])
-    lower = np.concatenate([piece[1] for piece in pieces])
-    return ids[np.isfinite(lower) & (lower <= limit)]
+        kept.append((query, row + start, lower[query, row]))
+    query, row, lower = (np.concatenate(pieces) for pieces in zip(*kept, strict=True))
+    near = lower <= bound.max(axis=1)[query]
+    query, row = query[near], row[near]
+    ends = np.cumsum(np.bincount(query, minlength=len(batch)))[:-1]
+    return np.split(row[np.argsort(query, kind="stable")], ends)
 
 
 def error_bound(a2: np.ndarray, b2: np.ndarray, dim: int) -> np.ndarray:
@@ -309,34 +199,6 @@ def error_bound(a2: np.ndarray, b2: np.ndarray, dim: int) -> np.ndarray:
     slack += (of_squares * a2)[:, None]
     slack += of_squares * b2
     return slack
-
-
-def counts_within(
-    distances: np.ndarray, radii: np.ndarray, weights: np.ndarray | None = None
-) -> np.ndarray:
-    """(n,) or (q, n) distances, (m,) increasing radii -> (m,) float64: rows within each radius.
-
-    With several points (q, n) the mean over the points. weights: (n,) how many rows each of the n
-    stands for, default one.
-    """
-    distances = np.atleast_2d(distances)
-    weights = np.broadcast_to(1.0 if weights is None else weights, distances.shape)
-    bins = np.searchsorted(radii, distances, side="left")
-    counts = np.bincount(bins.ravel(), weights.ravel(), minlength=len(radii) + 1)
-    return np.cumsum(counts)[:-1] / len(distances)
-
-
-def shell_density(distances: np.ndarray, edges: np.ndarray, dim: int = 3) -> np.ndarray:
-    """(n,) distances, (m + 1,) increasing radii -> (m,) rows per unit volume of each shell.
-
-    dim: of the space in which the distances were measured. The unit ball of 3 dimensions has
-    volume 4 pi / 3; in many dimensions volumes leave float64's range, so dim is at most 16.
-    """
-    if not 1 <= dim <= 16:
-        raise GeometryError(f"shell volumes in {dim} dimensions are no useful numbers; use counts")
-    counts, _ = np.histogram(distances, edges)
-    ball = np.pi ** (dim / 2) / gamma(dim / 2 + 1)
-    return counts / (ball * np.diff(np.asarray(edges, dtype=np.float64) ** dim))
 
 
 def before_rounding(distance: np.ndarray, step: float, dim: int) -> np.ndarray:
@@ -363,37 +225,3 @@ def before_rounding(distance: np.ndarray, step: float, dim: int) -> np.ndarray:
         np.interp(np.log(np.maximum(distance, rounded[0])), np.log(rounded), np.log(true))
     )
     return np.where(distance > 0, found, 0.0)
-
-
-@dataclass(frozen=True)
-class CausalMetric:
-    """<a, b> = (L a) . (L b) with L = (Cov + ridge * mean variance * I)^(-1/2)."""
-
-    mean: np.ndarray  # (dim,) float64
-    lens: np.ndarray  # (dim, dim) float64, symmetric
-    condition: float  # largest over smallest variance that was inverted
-
-    def coordinates(self, rows: np.ndarray, *, centred: bool = True) -> np.ndarray:
-        """(n, dim) -> (n, dim) float64 rows as the metric sees them: plain geometry from here on.
-
-        centred: measured from the mean row (distances do not care, lengths and angles do).
-        """
-        values = as_floats(rows)
-        return (values - self.mean if centred else values) @ self.lens
-
-
-def causal_metric(cov: np.ndarray, mean: np.ndarray, *, ridge: float) -> CausalMetric:
-    """The causal metric of a (dim, dim) covariance, regularised.
-
-    ridge: added to every variance, as a fraction of the mean variance. A covariance estimated from
-    fewer rows than a few times dim has variances that are far too small; their inverses would
-    rule the metric. Raises GeometryError if a variance is not positive even so.
-    """
-    if ridge < 0:
-        raise GeometryError(f"a ridge is not negative: {ridge}")
-    variances, axes = linalg.eigh(cov)
-    variances = variances + ridge * np.trace(cov) / len(cov)
-    if variances[0] <= 1e-14 * variances[-1]:
-        raise GeometryError("the covariance cannot be inverted; give a larger ridge")
-    lens = (axes / np.sqrt(variances)) @ axes.T
-    return CausalMetric(np.asarray(mean, float), lens, float(variances[-1] / variances[0]))

@@ -1,27 +1,8 @@
 """Graphs on distinct rows: who is adjacent to whom, under every rule that the sources used.
 
-"Do the rows touch?" has as many answers as there are meanings of touching. Each rule here has a
-name, a threshold in a stated unit, and nothing else; whatever a chapter says about edges, degrees
-or components carries the rule's name.
-
-All pairs of rows that are neighbours on the lattice: L∞ <= k steps, exact, at full scale.
-
-Comparing every row with every other would take rows² x dim operations, 10^13 for a large model.
-Three steps avoid it, and lose no pair:
-
-1. *Filter.* Identical rows are one vector (the census). A few dimensions of each vector, those
-   that tell rows apart best, are cut into cells much wider than k steps. Two neighbours lie in the
-   same cell or next to a common wall, so each vector is filed under its own cell and, where it lies
-   within k steps of a wall, under the cell beyond as well.
-2. *Bucket.* Sort the filed keys. Vectors that share none are nobody's neighbours. Keys are hashed:
-   a collision costs a comparison, never a pair.
-3. *Verify.* Within a bucket every pair is compared in all dimensions, the widest first.
-
-A bucket that is too large is cut again in its own best dimensions. Vectors crowded so densely that
-no dimension splits them are compared pair by pair; that is the worst case, rows² again.
-
-Ordinals rise with the value in any sign-exponent-mantissa format, so float16 patterns may be given
-as well as bfloat16 ones; steps are then float16 steps.
+"Do the rows touch?" has as many answers as there are meanings of touching. Each rule has a name,
+and whatever a chapter says about edges, degrees or components carries it. A few thousand rows are
+compared pair by pair; lattice neighbours are found in a matrix of any size, and exactly.
 """
 
 import enum
@@ -42,71 +23,53 @@ from lib.extraction.catalogue import SpecimenError
 from lib.extraction.specimens import to_float32
 from lib.progress import bar
 
-PRINTED_EPSILON = (
-    5.96e-5  # the sources' epsilon as printed (seed 001, appendix A); a step there is 2^-14
-)
+PRINTED = 5.96e-5  # the sources' epsilon, a length (seed 001, appendix A); a step there is 2^-14
 
 
 class Adjacency(enum.Enum):
-    """When two distinct rows are adjacent."""
+    """When two distinct rows are adjacent: name of the rule, metric, largest distance."""
 
-    EPSILON = "L∞ ≤ ε"
-    KISSING = "L∞ ≤ 2ε (kissing)"
-    ONE_DIMENSION = "one dimension differs"
-    ONE_STEP = "one dimension differs, by one step"
-    NEIGHBOUR = "L∞ ≤ 1 step"
-    L2 = "L2 linkage"
+    EPSILON = "L∞ ≤ ε", "chebyshev", PRINTED  # length
+    KISSING = "L∞ ≤ 2ε (kissing)", "chebyshev", 2 * PRINTED  # length: cells of half-width ε touch
+    ONE_DIMENSION = "one dimension differs", "hamming", 1  # dimensions
+    ONE_STEP = "one dimension differs, by one step", "cityblock", 1  # steps, over all dimensions
+    NEIGHBOUR = "L∞ ≤ 1 step", "chebyshev", 1  # steps, in every dimension
+    L2 = "L2 linkage", "euclidean", GRAPH_EDGE  # length
+
+    def __init__(self, label: str, metric: str, threshold: float):
+        self.label, self.metric, self.threshold = label, metric, threshold
 
     def __str__(self) -> str:
-        return self.value
+        return self.label
 
     @property
     def on_lattice(self) -> bool:
-        """Whether the rule counts lattice steps rather than measuring lengths."""
+        """Whether the rule counts on the lattice rather than measuring lengths."""
         return self in (Adjacency.ONE_DIMENSION, Adjacency.ONE_STEP, Adjacency.NEIGHBOUR)
-
-
-THRESHOLDS = {  # the largest distance of adjacent rows, in the unit given
-    Adjacency.EPSILON: PRINTED_EPSILON,  # length
-    Adjacency.KISSING: 2 * PRINTED_EPSILON,  # length: cells of half-width epsilon touch
-    Adjacency.ONE_DIMENSION: 1,  # dimensions
-    Adjacency.ONE_STEP: 1,  # steps, summed over dimensions (L1 = 1)
-    Adjacency.NEIGHBOUR: 1,  # steps, in every dimension
-    Adjacency.L2: GRAPH_EDGE,  # length
-}
-
-METRICS = {
-    Adjacency.EPSILON: "chebyshev",
-    Adjacency.KISSING: "chebyshev",
-    Adjacency.ONE_DIMENSION: "hamming",
-    Adjacency.ONE_STEP: "cityblock",
-    Adjacency.NEIGHBOUR: "chebyshev",
-    Adjacency.L2: "euclidean",
-}
 
 
 @dataclass(frozen=True)
 class Graph:
-    """An undirected graph on `nodes` distinct rows, under `rule`."""
+    """An undirected graph on distinct rows, under `rule`."""
 
     rule: Adjacency
-    threshold: float
-    nodes: int
     edges: np.ndarray  # (edges, 2) int64, left < right, sorted
     populations: np.ndarray  # (nodes,) int64: tokens that share each row
+
+    @property
+    def nodes(self) -> int:
+        """Distinct rows."""
+        return len(self.populations)
 
     @cached_property
     def labels(self) -> np.ndarray:
         """(nodes,) int64: component of each node, numbered from the one with most tokens."""
-        pairs = (np.ones(len(self.edges), dtype=bool), (self.edges[:, 0], self.edges[:, 1]))
-        _, label = csgraph.connected_components(coo_array(pairs, shape=(self.nodes,) * 2))
-        order = np.argsort(-np.bincount(label, weights=self.populations), kind="stable")
-        return order.argsort()[label]
+        return _components(self.edges, self.populations)
 
     @property
     def components(self) -> int:
         """Connected components, isolated nodes included."""
-        return int(self.labels.max()) + 1 if self.nodes else 0
+        return int(self.labels.max(initial=-1)) + 1
 
     @property
     def degree(self) -> np.ndarray:
@@ -119,25 +82,34 @@ class Graph:
         return int((self.degree == 0).sum())
 
     @property
-    def is_complete(self) -> bool:
-        """Whether every two nodes are adjacent."""
-        return len(self.edges) == self.nodes * (self.nodes - 1) // 2
+    def density(self) -> float:
+        """Share of all pairs of nodes that are adjacent; 1 for a single node."""
+        pairs = self.nodes * (self.nodes - 1) // 2
+        return len(self.edges) / pairs if pairs else 1.0
 
     @property
-    def density(self) -> float:
-        """Share of all pairs of nodes that are adjacent; 0 for a single node."""
-        return len(self.edges) / max(1, self.nodes * (self.nodes - 1) // 2)
+    def is_complete(self) -> bool:
+        """Whether every two nodes are adjacent."""
+        return self.density == 1
 
-    def tokens(self, component: int = 0) -> int:
-        """Tokens on the rows of a component (0: the one with most)."""
-        return int(self.populations[self.labels == component].sum())
+    @property
+    def tokens(self) -> int:
+        """Tokens on the rows of the component that has most."""
+        return int(self.populations[self.labels == 0].sum())
 
     def networkx(self) -> nx.Graph:
-        """The same graph for layouts and whatever else networkx knows; nodes carry `tokens`."""
-        graph = nx.Graph()
-        graph.add_nodes_from((i, {"tokens": int(n)}) for i, n in enumerate(self.populations))
+        """The same graph for layouts and whatever else networkx knows."""
+        graph = nx.empty_graph(self.nodes)
         graph.add_edges_from(self.edges.tolist())
         return graph
+
+
+def _components(edges: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """(nodes,) int64: component of each node, numbered from the one with most `weight` (nodes,)."""
+    joined = coo_array((np.ones(len(edges), dtype=bool), edges.T), shape=(len(weight),) * 2)
+    _, label = csgraph.connected_components(joined, directed=False)
+    order = np.argsort(-np.bincount(label, weights=weight), kind="stable")
+    return order.argsort()[label]
 
 
 def distances(bits: np.ndarray, rule: Adjacency, *, precision: str = "BF16") -> np.ndarray:
@@ -147,10 +119,10 @@ def distances(bits: np.ndarray, rule: Adjacency, *, precision: str = "BF16") -> 
     Raises ValueError for more rows than a pairwise table is sensible for.
     """
     if len(bits) > GRAPH_LIMIT:
-        raise ValueError(f"{len(bits):,} rows make too large a table; use survey.neighbours")
+        raise ValueError(f"{len(bits):,} rows make too large a table; use graph.search")
     bits = np.ascontiguousarray(bits)
     points = lattice.ordinal(bits) if rule.on_lattice else to_float32(bits, precision)
-    table = cdist(points.astype(np.float64), points.astype(np.float64), METRICS[rule])
+    table = cdist(points.astype(np.float64), points.astype(np.float64), rule.metric)
     return np.rint(table * bits.shape[1]) if rule is Adjacency.ONE_DIMENSION else table
 
 
@@ -169,17 +141,18 @@ def build(
     """
     if len(np.unique(bits, axis=0)) < len(bits):
         raise ValueError("a graph stands on distinct rows: take one row of each black hole")
-    limit = THRESHOLDS[rule] if threshold is None else threshold
+    limit = rule.threshold if threshold is None else threshold
     near = np.triu(distances(bits, rule, precision=precision) <= limit, k=1)
-    count = np.ones(len(bits), dtype=np.int64) if populations is None else np.asarray(populations)
-    return Graph(rule, limit, len(bits), np.argwhere(near), count)
+    count = np.ones(len(bits), dtype=np.int64) if populations is None else populations
+    return Graph(rule, np.argwhere(near), count)
 
 
 def every(bits: np.ndarray, **options) -> dict[Adjacency, Graph]:
-    """The graph under every rule, in the order of `Rule`; options as for `build`."""
+    """The graph under every rule, in their order; options as for `build`."""
     return {rule: build(bits, rule, **options) for rule in Adjacency}
 
 
+# ---------------------------------------------------------------- neighbours in a whole matrix
 WINDOW = 32  # dimensions looked at for the first cut: one cache line of a row
 CUTS = 10  # dimensions that make a cell
 WIDTH = 64  # lattice steps across a cell, at least; half a binade
@@ -194,7 +167,6 @@ MULTIPLIERS = np.random.default_rng(42).integers(0, 1 << 63, CUTS, dtype=np.uint
 class NeighbourGraph:
     """The neighbours of a matrix's distinct rows, each named by the id of its first copy."""
 
-    steps: int  # two rows are neighbours if no dimension differs by more steps
     edges: np.ndarray  # (edges, 2) int64 row ids, left < right, sorted
     census: Census  # who is identical with whom
 
@@ -207,10 +179,7 @@ class NeighbourGraph:
     def labels(self) -> np.ndarray:
         """(n,) int64: component of each row of `touched`, numbered by number of rows in it."""
         at = np.searchsorted(self.touched, self.edges)
-        graph = coo_array((np.ones(len(at), bool), (at[:, 0], at[:, 1])), (len(self.touched),) * 2)
-        _, label = csgraph.connected_components(graph, directed=False)
-        order = np.argsort(-np.bincount(label, minlength=1), kind="stable")
-        return order.argsort()[label] if len(label) else label
+        return _components(at, np.ones(len(self.touched)))
 
     @property
     def members(self) -> list[np.ndarray]:
@@ -221,12 +190,7 @@ class NeighbourGraph:
     @property
     def components(self) -> int:
         """Connected components with at least two distinct rows."""
-        return int(self.labels.max()) + 1 if len(self.edges) else 0
-
-    @property
-    def components_with_isolated(self) -> int:
-        """Components of the graph on all distinct rows; one without neighbours is one by itself."""
-        return self.components + self.census.unique - len(self.touched)
+        return int(self.labels.max(initial=-1)) + 1
 
     @cached_property
     def rows_with_neighbour(self) -> np.ndarray:
@@ -249,9 +213,16 @@ class NeighbourGraph:
 def search(bits: np.ndarray, steps: int = 1, *, known: Census | None = None) -> NeighbourGraph:
     """All pairs of distinct rows of `bits` (N, D) uint16 with L∞ <= `steps` lattice steps, exactly.
 
-    `bits` may be a memory map; it is not copied. `known` spares the census if it is at hand.
-    Raises SpecimenError if `bits` is no such matrix or a row that could be a neighbour holds NaN
-    or infinity, ValueError if `steps` is negative.
+    `bits` may be a memory map, of bfloat16 or float16 patterns; it is not copied. `known` spares
+    the census if it is at hand. Raises SpecimenError if `bits` is no such matrix or a row that
+    could be a neighbour holds NaN or infinity, ValueError if `steps` is negative.
+
+    *Filter*: the few dimensions that tell rows apart best are cut into cells much wider than
+    `steps`, and each row is filed under its own cell and, where it lies within `steps` of a wall,
+    under the cell beyond. *Bucket*: the filed keys are sorted; rows that share none are nobody's
+    neighbours (keys are hashed: a collision costs a comparison, never a pair). *Verify*: within a
+    bucket all pairs are compared. One that is too large is cut again in its own best dimensions;
+    only a crowd so dense that no dimension splits it takes a time that grows as its square.
     """
     if not (isinstance(bits, np.ndarray) and bits.dtype == np.uint16 and bits.ndim == 2):
         raise SpecimenError("a neighbour search needs a matrix of 16-bit patterns, (N, D) uint16")
@@ -268,30 +239,9 @@ def search(bits: np.ndarray, steps: int = 1, *, known: Census | None = None) -> 
         except ValueError as error:
             where = f"rows {touched[part][0]}..{touched[part][-1]}"
             raise SpecimenError(f"the matrix cannot be searched: {error} of {where}") from None
-    return NeighbourGraph(steps, edges, found)
+    return NeighbourGraph(edges, found)
 
 
-def separations(bits: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """(edges,) int64: L∞ of each pair in steps (0: only the signs of zeros differ)."""
-    out = np.zeros(len(edges), dtype=np.int64)
-    for part in _parts(len(edges), max(1, PAIRS // bits.shape[1])):
-        apart = lattice.steps(bits[edges[part, 0]], bits[edges[part, 1]])
-        out[part] = np.abs(apart).max(axis=1)
-    return out
-
-
-def brute_force(bits: np.ndarray, steps: int = 1) -> np.ndarray:
-    """(edges, 2): the same pairs by comparing every two distinct rows; for tests and benchmarks."""
-    first = np.sort(np.unique(bits, axis=0, return_index=True)[1])
-    ordinals = lattice.ordinal(np.ascontiguousarray(bits[first]))
-    edges = []
-    for i in range(len(first) - 1):
-        near = np.flatnonzero((np.abs(ordinals[i + 1 :] - ordinals[i]) <= steps).all(axis=1))
-        edges += [(first[i], first[i + 1 + j]) for j in near]
-    return np.array(edges, dtype=np.int64).reshape(-1, 2)
-
-
-# ---------------------------------------------------------------- filter and bucket
 def _search(
     bits: np.ndarray, ids: np.ndarray, columns: np.ndarray, steps: int, *, last: bool = False
 ) -> np.ndarray:
@@ -359,7 +309,6 @@ def _shift(steps: int) -> int:
     return max(WIDTH - 1, 8 * steps - 1).bit_length()
 
 
-# ---------------------------------------------------------------- verify
 def _small(bits: np.ndarray, filed: np.ndarray, bounds: np.ndarray, steps: int) -> np.ndarray:
     """(edges, 2) from all buckets of few rows at once; `filed` holds row ids ordered by key."""
     pairs = [np.empty((0, 2), dtype=np.int64)]

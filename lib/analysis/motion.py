@@ -1,73 +1,62 @@
-"""Motion of a cloud of rows: centroid and radius, bulk and thermal, radial and tangential.
+"""Motion of a cloud of rows: moves on the lattice, bulk and thermal, the walk on a shell, the push.
 
-Rows are float32 or float64 values in weight space, (rows, dim) or (frames, rows, dim); the
-centroid is that of the rows given.
-
-The walk on a shell: radial and tangential motion, a simulated null, an account of the radius.
-
-Everything is in the cloud's comoving frame: places relative to the centroid of the rows given.
-With x(t) the place of a row and v(s) its steps, so that x(t) = x(0) + sum v(s), exactly
-
-    |x(t)|^2 - |x(0)|^2 = sum |v(s)|^2 + (|sum v(s)|^2 - sum |v(s)|^2) + 2 x(0) . sum v(s)
-                          walk            memory                         origin
-
-A walk whose steps know nothing of each other and of where they began has only the first term.
-
-What pushes a token: the gradient of the unembedding, computed by hand and read from films.
+Places are float values in weight space, (frames, rows, dim); a centroid is that of the rows given.
+Films are read piece by piece (see films.pieces), so that they may be of any length.
 """
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from lib import lattice
 from lib.training import films
-from lib.training.films import pieces
+
+
+def join(pieces: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """What was read of consecutive pieces of a film, as if it had been read of the whole.
+
+    Each piece begins with the last frame of the one before. What is read of every frame therefore
+    has one entry more than what is read of every step, and that one repeats.
+    """
+    first, *later = pieces
+    steps = [min(map(len, piece.values())) for piece in later]
+    joined = {}
+    for name in first:
+        tails = [piece[name][-n:] for piece, n in zip(later, steps, strict=True)]
+        joined[name] = np.concatenate([first[name], *tails])
+    return joined
 
 
 @dataclass(frozen=True)
 class Moves:
-    """Sizes of the moves of each step; all (steps, rows), move t leads from frame t to t + 1.
+    """Sizes of the moves of each step; all (steps, rows), move t leads from frame t to t + 1."""
 
-    L1, L2 and Linf in lattice steps (int64, float64, int64); `weight` is the L2 norm in weight
-    space (float64).
-    """
+    l1: np.ndarray  # int64, in lattice steps like the next two
+    l2: np.ndarray  # float64
+    linf: np.ndarray  # int64
+    weight: np.ndarray  # float64: L2 in weight space
+    wide: np.ndarray  # bool: L2 > sqrt(dim), on average more than one step in every component
 
-    l1: np.ndarray
-    l2: np.ndarray
-    linf: np.ndarray
-    weight: np.ndarray
-    dim: int
+    @property
+    def still(self) -> np.ndarray:
+        """Share of rows that do not move at each step: instantaneous freezing, (steps,)."""
+        return (self.l1 == 0).mean(1)
 
 
-def moves_of(frames: np.ndarray) -> Moves:
+def moves(frames: np.ndarray) -> Moves:
     """Moves between consecutive frames (frames, rows, dim) of uint16 patterns."""
-    steps = lattice.norms(lattice.steps(frames[:-1], frames[1:]))
+    size = lattice.norms(lattice.steps(frames[:-1], frames[1:]))
     values = lattice.value(frames).astype(np.float64)
     weight = np.sqrt(((values[1:] - values[:-1]) ** 2).sum(-1))
-    return Moves(steps.l1, steps.l2, steps.linf, weight, frames.shape[-1])
+    return Moves(*size, weight, size.l2 > np.sqrt(frames.shape[-1]))
 
 
-def moved(frames: np.ndarray) -> np.ndarray:
-    """Which components change between consecutive frames (frames, rows, dim) of uint16 patterns.
-
-    (frames - 1, rows, dim) bool. +0 and -0 are one lattice point.
-    """
-    before, after = frames[:-1], frames[1:]
-    return (before != after) & (((before | after) & 0x7FFF) != 0)
-
-
-def moves_of_film(
-    path: Path, rows: np.ndarray, stream: str = "W", stop: int | None = None
-) -> Moves:
-    """Moves of `rows` through a whole film, read segment by segment."""
-    parts = [moves_of(frames) for _, frames in pieces(path, rows, stream, stop)]
-    joined = {
-        name: np.concatenate([getattr(part, name) for part in parts])
-        for name in ("l1", "l2", "linf", "weight")
-    }
-    return Moves(**joined, dim=parts[0].dim)
+def moves_of_film(path: Path, rows: np.ndarray) -> Moves:
+    """Moves of `rows` through a whole film."""
+    return Moves(**join([vars(moves(frames)) for _, frames in films.pieces(path, rows)]))
 
 
 @dataclass(frozen=True)
@@ -82,45 +71,37 @@ class Cloud:
     bulk: np.ndarray  # (steps,) |v_bulk|^2
     thermal: np.ndarray  # (steps,) <|peculiar|^2>
     speed: np.ndarray  # (steps,) <|v|^2> = bulk + thermal, measured by itself
-    radial: np.ndarray  # (steps,) mean outward component of the peculiar velocity
     outward: np.ndarray  # (steps,) mean change of distance to the centroid
     null: np.ndarray  # (steps,) the same if peculiar velocities pointed anywhere: see `null_drift`
 
 
-OF_FRAMES = ("centroid", "radius", "rms", "largest", "norm")  # the others are of steps
-
-
 def cloud(frames: np.ndarray) -> Cloud:
     """The cloud of `frames` (frames, rows, dim), in their own precision; means in float64."""
-    w = np.asarray(frames)
-    centroid = w.mean(1, dtype=np.float64)
-    place = w - centroid[:, None].astype(w.dtype)
-    distance = np.sqrt(_squares(place, place))
-    velocity = w[1:] - w[:-1]
+    centroid = frames.mean(1, dtype=np.float64)
+    place = frames - centroid[:, None].astype(frames.dtype)
+    distance = np.sqrt(_dot(place, place))
+    velocity = frames[1:] - frames[:-1]
     bulk = velocity.mean(1, dtype=np.float64)
-    speed = _squares(velocity, velocity).mean(1)
-    peculiar = velocity - bulk[:, None].astype(w.dtype)
-    squared = _squares(peculiar, peculiar)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        radial = np.nan_to_num(_squares(peculiar, place[:-1]) / distance[:-1])
+    peculiar = velocity - bulk[:, None].astype(frames.dtype)
+    squared = _dot(peculiar, peculiar)
     return Cloud(
         centroid=centroid,
         radius=distance.mean(1),
         rms=np.sqrt((distance**2).mean(1)),
         largest=distance.max(1),
-        norm=np.sqrt(_squares(w, w)).mean(1),
+        norm=np.sqrt(_dot(frames, frames)).mean(1),
         bulk=(bulk**2).sum(-1),
         thermal=squared.mean(1),
-        speed=speed,
-        radial=radial.mean(1),
+        speed=_dot(velocity, velocity).mean(1),
         outward=(distance[1:] - distance[:-1]).mean(1),
-        null=null_drift(np.sqrt(squared), distance[:-1], w.shape[-1]).mean(1),
+        null=null_drift(np.sqrt(squared), distance[:-1], frames.shape[-1]).mean(1),
     )
 
 
-def _squares(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Scalar products along the last axis, float64."""
-    return np.einsum("trd,trd->tr", a, b).astype(np.float64)
+def cloud_of_film(path: Path, rows: np.ndarray) -> Cloud:
+    """The cloud of `rows` through a whole film."""
+    pieces = (lattice.value(frames) for _, frames in films.pieces(path, rows))
+    return Cloud(**join([vars(cloud(frames)) for frames in pieces]))
 
 
 def null_drift(length: np.ndarray, distance: np.ndarray, dim: int) -> np.ndarray:
@@ -133,214 +114,60 @@ def null_drift(length: np.ndarray, distance: np.ndarray, dim: int) -> np.ndarray
         return np.nan_to_num(length**2 * (dim - 1) / (2 * dim * distance))
 
 
-def cloud_of_film(
-    path: Path, rows: np.ndarray, stream: str = "W", stop: int | None = None
-) -> Cloud:
-    """The cloud of `rows` through a film, read segment by segment."""
-    parts = [
-        (first, cloud(lattice.value(frames)))
-        for first, frames in films.pieces(path, rows, stream, stop)
-    ]
-    joined = {}
-    for name in Cloud.__dataclass_fields__:
-        pieces = [getattr(part, name) for _, part in parts]
-        if name in OF_FRAMES:  # the first frame of a piece repeats
-            pieces = [
-                p if first == 0 else p[1:] for (first, _), p in zip(parts, pieces, strict=True)
-            ]
-        joined[name] = np.concatenate(pieces)
-    return Cloud(**joined)
-
-
-@dataclass(frozen=True)
-class Epochs:
-    """Frames at which the cloud's life turns.
-
-    Inhale (up to the least radius before the sneeze), sneeze (up to the fastest growth of the
-    radius), deceleration, and fimbulwinter (from the frame at which most rows are frozen for good).
-    """
-
-    inhale: int  # least radius before the sneeze
-    sneeze: int  # fastest growth of the radius
-    dip: float  # radius at the inhale, as a share of the first
-    winter: int | None  # first step from which `share` of the rows never move again; None: never
-
-    @property
-    def inhales(self) -> bool:
-        return self.dip < 1
-
-
-def epochs(
-    radius: np.ndarray,
-    frozen: np.ndarray | None = None,
-    *,
-    horizon: int | None = None,
-    share: float = 0.9,
-) -> Epochs:
-    """Epochs from radius (frames,), inhale and sneeze looked for in the first `horizon` frames.
-
-    `radius` may be the mean distance to the centroid or to zero (`Cloud.norm`).
-
-    `frozen` (steps,) is the share of rows that will not move again (phases.frozen); without it
-    there is no winter.
-    """
-    early = np.asarray(radius[:horizon], np.float64)
-    sneeze = int(np.diff(early).argmax()) + 1
-    inhale = int(early[: sneeze + 1].argmin())
-    reached = np.array([], bool) if frozen is None else np.asarray(frozen) >= share
-    winter = int(reached.argmax()) + 1 if reached.any() else None
-    return Epochs(inhale, sneeze, float(early[inhale] / early[0]), winter)
-
-
-def coherence(vectors: np.ndarray, floor: float = 0.0) -> float:
-    """Mean cosine between all pairs of vectors (n, dim), zero vectors left out; NaN if n < 2.
-
-    `floor` as in `unit`.
-    """
-    units = unit(vectors, floor)
-    units = units[np.abs(units).sum(1) > 0]
-    n = len(units)
-    if n < 2:
-        return float("nan")
-    return float(((units.sum(0) ** 2).sum() - (units**2).sum()) / (n * (n - 1)))
-
-
-def mean_cosine(total: np.ndarray, lengths: np.ndarray) -> float:
-    """Mean cosine of all pairs of vectors with this sum and these lengths, none where it is zero.
-
-    The same number as `coherence`, for vectors that are at hand only once. NaN without a pair.
-    """
-    n = np.count_nonzero(lengths)
-    if n < 2:
-        return float("nan")
-    return float((total @ total - lengths @ lengths) / (n * (n - 1)))
-
-
-def cosine(a: np.ndarray, b: np.ndarray, floor: float = 0.0) -> np.ndarray:
-    """Cosine along the last axis (broadcast); 0 where a vector is zero. `floor` as in `unit`."""
-    return (unit(a, floor) * unit(b, floor)).sum(-1)
-
-
-def unit(vectors: np.ndarray, floor: float = 0.0) -> np.ndarray:
-    """Vectors divided by their length along the last axis; zero vectors stay zero.
-
-    Lengths below `floor` count as `floor`, as in `torch.nn.functional.normalize` (there 1e-12):
-    shorter vectors then come out shorter than one.
-    """
-    vectors = np.asarray(vectors, np.float64)
-    length = np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), floor)
-    return np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 0)
-
-
-def angle(a: np.ndarray, b: np.ndarray) -> float:
-    """Angle between two vectors in degrees."""
-    return float(np.degrees(np.arccos(np.clip(cosine(a, b), -1, 1))))
+def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Scalar products along the last axis of (frames, rows, dim), float64."""
+    return np.einsum("trd,trd->tr", a, b).astype(np.float64)
 
 
 @dataclass(frozen=True)
 class Shell:
-    """The comoving motion of a cloud of rows."""
+    """The walk of rows as seen from their centroid, and the account of their squared distances.
 
-    start: np.ndarray  # (rows, dim) float32: places at frame 0, relative to the centroid
+    With x(t) the place of a row relative to the centroid and v(s) its steps, exactly
+
+        |x(t)|^2 - |x(0)|^2 = sum |v(s)|^2 + (|sum v(s)|^2 - sum |v(s)|^2) + 2 x(0) . sum v(s)
+                              walk            memory                         origin
+
+    A walk whose steps know nothing of each other and of where they began has only the first term.
+    """
+
+    start: np.ndarray  # (rows, dim) float64: places at frame 0
     length: np.ndarray  # (steps, rows) float64: lengths of the steps
     radial: np.ndarray  # (steps,) mean squared component along the place before the step
-    tangential: np.ndarray  # (steps,) mean squared rest; the two sum to the mean squared length
     persistence: np.ndarray  # (steps,) mean cosine of a step with the step before; NaN at the first
-    radius: np.ndarray  # (frames,) mean distance to the centroid
     walk: np.ndarray  # (frames,) the three terms of the account, means over the rows
     memory: np.ndarray
     origin: np.ndarray
     growth: np.ndarray  # (frames,) mean |x(t)|^2 - |x(0)|^2, measured by itself
 
-    @property
-    def radial_share(self) -> float:
-        """Share of the squared motion that is radial; 1 / dim for directions drawn at random."""
-        return float(self.radial.sum() / (self.radial.sum() + self.tangential.sum()))
 
-
-def shell_of(frames: np.ndarray) -> Shell:
-    """The shell of `frames` (frames, rows, dim) float32 or float64 values."""
-    place = frames - frames.mean(1, keepdims=True, dtype=np.float64).astype(frames.dtype)
-    return _join_shell(place[0], [_shell_piece(place, place[0], None)])
-
-
-def shell_of_film(
-    path: Path, rows: np.ndarray, stream: str = "W", stop: int | None = None
-) -> Shell:
-    """The shell of `rows` through a film, read segment by segment."""
-    pieces, start, last = [], None, None
-    for _, patterns in films.pieces(path, rows, stream, stop):
-        frames = lattice.value(patterns)
-        place = frames - frames.mean(1, keepdims=True, dtype=np.float64).astype(frames.dtype)
-        start = place[0] if start is None else start
-        pieces.append(_shell_piece(place, start, last))
-        last = place[-1] - place[-2]
-    return _join_shell(start, pieces)
-
-
-def _shell_piece(
-    place: np.ndarray, start: np.ndarray, before: np.ndarray | None
-) -> dict[str, np.ndarray]:
-    """Readings of places (frames, rows, dim); `before` is the step that led to the first."""
-    step = place[1:] - place[:-1]
-    length = np.sqrt(_dot(step, step))
-    distance = np.sqrt(_dot(place, place))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        radial = np.nan_to_num(_dot(step, place[:-1]) / distance[:-1])
-        whole = step if before is None else np.concatenate([before[None], step])
-        size = np.sqrt(_dot(whole, whole))
-        cosine = _dot(whole[1:], whole[:-1]) / (size[1:] * size[:-1])
-    persistence = _mean_of_finite(cosine)
-    if before is None:
-        persistence = np.concatenate([[np.nan], persistence])
-    away = place - start
-    return {
-        "length": length,
-        "radial": (radial**2).mean(1),
-        "tangential": (length**2 - radial**2).mean(1),
-        "persistence": persistence,
-        "radius": distance.mean(1),
-        "square": (length**2).mean(1),
-        "away": _dot(away, away).mean(1),
-        "origin": 2 * _dot(away, np.broadcast_to(start, away.shape)).mean(1),
-        "growth": (distance**2).mean(1) - _dot(start[None], start[None]).mean(),
-    }
-
-
-def _mean_of_finite(values: np.ndarray) -> np.ndarray:
-    """Mean over the last axis of what is finite; NaN where nothing is."""
-    count = np.isfinite(values).sum(-1)
-    total = np.nansum(values, -1)
-    return np.divide(total, count, out=np.full(len(values), np.nan), where=count > 0)
-
-
-def _join_shell(start: np.ndarray, pieces: list[dict[str, np.ndarray]]) -> Shell:
-    """One Shell from consecutive pieces, each of which begins with the last frame before it."""
-
-    def steps(name: str) -> np.ndarray:
-        return np.concatenate([piece[name] for piece in pieces])
-
-    def frames(name: str) -> np.ndarray:
-        return np.concatenate([p[name] if i == 0 else p[name][1:] for i, p in enumerate(pieces)])
-
-    walk = np.concatenate([[0], np.cumsum(steps("square"))])
-    return Shell(
-        start=start,
-        length=steps("length"),
-        radial=steps("radial"),
-        tangential=steps("tangential"),
-        persistence=steps("persistence"),
-        radius=frames("radius"),
-        walk=walk,
-        memory=frames("away") - walk,
-        origin=frames("origin"),
-        growth=frames("growth"),
-    )
-
-
-def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Scalar products along the last axis of (frames, rows, dim), float64."""
-    return np.einsum("trd,trd->tr", a, b, dtype=np.float64)
+def shell(pieces: Iterable[np.ndarray]) -> Shell:
+    """The shell of a film's `pieces` (frames, rows, dim) of values; each begins where the one
+    before ends, and the whole may be one piece."""
+    readings, start, before = [], None, None
+    for frames in pieces:
+        place = frames - frames.mean(1, keepdims=True, dtype=np.float64)
+        if start is None:
+            start, before = place[0], np.full_like(place[:1], np.nan)
+        steps = np.concatenate([before, np.diff(place, axis=0)])
+        length, distance = np.sqrt(_dot(steps, steps)), np.sqrt(_dot(place, place))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            radial = np.nan_to_num(_dot(steps[1:], place[:-1]) / distance[:-1])
+            cosine = _dot(steps[1:], steps[:-1]) / (length[1:] * length[:-1])
+        away = place - start
+        readings.append({
+            "length": length[1:],
+            "radial": (radial**2).mean(1),
+            "persistence": np.ma.masked_invalid(cosine).mean(1).filled(np.nan),
+            "square": (distance**2).mean(1),
+            "away": _dot(away, away).mean(1),
+            "origin": 2 * (away * start).sum(-1).mean(1),
+        })  # fmt: skip
+        before = steps[-1:]
+    seen = join(readings)
+    walk = np.append(0, np.cumsum((seen["length"] ** 2).mean(1)))
+    memory, growth = seen.pop("away") - walk, seen["square"] - seen.pop("square")[0]
+    return Shell(start=start, walk=walk, memory=memory, growth=growth, **seen)
 
 
 def simulate_walks(
@@ -353,7 +180,7 @@ def simulate_walks(
     """
     radius = np.empty((walks, len(length) + 1))
     for walk in range(walks):
-        place = start.astype(np.float32).copy()
+        place = start.astype(np.float32)
         radius[walk, 0] = np.linalg.norm(place, axis=1).mean()
         for t, size in enumerate(length):
             direction = rng.standard_normal(place.shape, dtype=np.float32)
@@ -363,14 +190,34 @@ def simulate_walks(
     return radius
 
 
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities along the last axis, float64."""
-    shifted = np.exp(np.asarray(logits, np.float64) - logits.max(-1, keepdims=True))
-    return shifted / shifted.sum(-1, keepdims=True)
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """Vectors divided by their length along the last axis, float64; zero vectors stay zero."""
+    vectors = np.asarray(vectors, np.float64)
+    length = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 0)
 
 
-@dataclass(frozen=True)
-class Alignment:
+def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Cosine along the last axis (broadcast); 0 where a vector is zero."""
+    return (unit(a) * unit(b)).sum(-1)
+
+
+def angle(a: np.ndarray, b: np.ndarray) -> float:
+    """Angle between two vectors in degrees."""
+    return float(np.degrees(np.arccos(np.clip(cosine(a, b), -1, 1))))
+
+
+def mean_cosine(total: np.ndarray, lengths: np.ndarray) -> float:
+    """Coherence: mean cosine of all pairs of unit vectors with this sum (dim,) and `lengths` (n,).
+
+    Vectors of length zero are left out; one that is shorter than one counts for less in each of its
+    pairs. NaN without a pair.
+    """
+    n = np.count_nonzero(lengths)
+    return float((total @ total - lengths @ lengths) / (n * (n - 1))) if n > 1 else np.nan
+
+
+class Alignment(NamedTuple):
     """Gradients of a set of rows through a film; all (steps,)."""
 
     norm: np.ndarray  # mean length of a row's gradient
@@ -379,27 +226,13 @@ class Alignment:
     with_h: np.ndarray  # mean cosine between a row's gradient and the mean hidden state
 
 
-def alignment(grads: np.ndarray, mean_h: np.ndarray) -> Alignment:
-    """Alignment of gradients (steps, rows, dim) with each other and with mean_h (steps, dim)."""
-    units = unit(grads)
-    length = np.linalg.norm(grads, axis=-1)
-    count = (length > 0).sum(1)
-    total = units.sum(1)
-    pairs = np.maximum(count * (count - 1), 1)
-    return Alignment(
-        norm=length.mean(1),
-        least=length.min(1),
-        coherence=((total**2).sum(-1) - count) / pairs,
-        with_h=(total * unit(mean_h)).sum(-1) / np.maximum(count, 1),
-    )
-
-
 def alignment_of_film(path: Path, rows: np.ndarray) -> Alignment:
     """Alignment of the recorded gradients of `rows`, step by step; needs W.grad and mean_h."""
-    count, parts = films.about(path)["W.grad"][0], []
-    for start in range(0, count, films.KEY):
-        span = slice(max(start, 1), min(start + films.KEY, count))
-        grads = lattice.value(films.read(path, "W.grad", span, rows))
-        parts.append(alignment(grads, films.read(path, "mean_h", span)))
-    names = Alignment.__dataclass_fields__
-    return Alignment(**{n: np.concatenate([getattr(p, n) for p in parts]) for n in names})
+    wind, found = unit(films.read(path, "mean_h")), []
+    for before, patterns in films.pieces(path, rows, "W.grad"):
+        for step, grads in enumerate(lattice.value(patterns[1:]), before + 1):
+            length, total = np.linalg.norm(grads, axis=1), unit(grads).sum(0)
+            pushed = (length > 0).astype(np.float64)
+            with_h = total @ wind[step] / max(pushed.sum(), 1)
+            found.append((length.mean(), length.min(), mean_cosine(total, pushed), with_h))
+    return Alignment(*np.array(found).T)

@@ -4,7 +4,7 @@ Films of whole matrices are for the runs one wants to look into; of an experimen
 observation keeps only what its dead rows did.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,28 +13,24 @@ import numpy as np
 import torch
 
 from lib import lattice
-from lib.analysis import census, coalescence, motion
-from lib.training import loop, model, optim
+from lib.analysis import census, coalescence, freezing, motion
+from lib.training import experiments, loop, model, optim
 from lib.training.config import Rounding, Run
-from lib.training.experiments import patterns
 from lib.training.worlds import World
 
 PIECE = 64  # frames reduced at a time
 FLOOR = 1e-12  # below which torch.nn.functional.normalize does not divide by the length
 
 
-# ----------------------------------------------------------------------------- lives
-
-
 @dataclass(frozen=True)
 class Lives(loop.Observation):
     """What the dead rows did: the cloud they form, when each of them stopped, where they ended.
 
-    Curves (steps,) or (steps + 1,) float32, see CURVES and `still`, the share that does not move;
-    `centroid` (steps + 1, dim) float32; `early`, `midlife`, `motion` (dead,) int64, the last step
-    of each condition (see lib.analysis.freezing); `component` (dead, dim) int32, the last step in
-    which each component moved, 0 for never; `push` (dead,) float32, the mean length of a row's
-    gradient in the second half of the run; `losses` (steps,); `last` (dead, dim) uint16.
+    Curves (steps,) or (steps + 1,) float32, those of motion.Cloud that CURVES names (`centroid`
+    has a last axis dim) and `still`, the share that does not move; `early`, `midlife`, `motion`
+    (dead,) int64, see freezing.last_exits; `component` (dead, dim) int32, the last step in which
+    each component moved, 0 for never; `push` (dead,) float32, the mean length of a row's gradient
+    in the second half of the run; `losses` (steps,); `last` (dead, dim) uint16.
     """
 
     matrix: str = "W"  # or "E"
@@ -46,48 +42,42 @@ class Lives(loop.Observation):
         """Train."""
         dead = torch.from_numpy(world.dead)
         watcher = Watcher(dead, self.matrix)
-        intervene = INTERVENTIONS[self.intervene](dead) if self.intervene else None
+        change = INTERVENTIONS[self.intervene] if self.intervene else None
+
+        def intervene(grads: model.Parameters) -> None:
+            grads["W"][dead] = change(grads["W"][dead])
+
         outcome = loop.train(
-            run, world.stream, observers=[watcher], intervene=intervene, label="arm"
+            run,
+            world.stream,
+            observers=[watcher],
+            intervene=intervene if change else None,
+            label="arm",
         )
         last = model.views(outcome.state.param, run)[self.matrix][dead].bfloat16()
-        return watcher.result() | {"losses": outcome.losses, "last": patterns(last)}
+        return watcher.result() | {"losses": outcome.losses, "last": lattice.bits(last).numpy()}
 
 
-def common(dead: torch.Tensor) -> Callable[[model.Parameters], None]:
-    """Every dead row gets the mean of the dead gradients: nothing tells them apart."""
-
-    def intervene(grads: model.Parameters) -> None:
-        grads["W"][dead] = grads["W"][dead].mean(0)
-
-    return intervene
+def common(grads: torch.Tensor) -> torch.Tensor:
+    """Every dead row gets the mean of the dead gradients (dead, dim): nothing tells them apart."""
+    return grads.mean(0)
 
 
-def equal_length(dead: torch.Tensor) -> Callable[[model.Parameters], None]:
+def equal_length(grads: torch.Tensor) -> torch.Tensor:
     """Every dead gradient keeps its direction and gets the mean length: no one is pushed harder."""
-
-    def intervene(grads: model.Parameters) -> None:
-        rows = grads["W"][dead]
-        length = rows.norm(dim=1, keepdim=True)
-        grads["W"][dead] = rows / length.clamp_min(1e-30) * length.mean()
-
-    return intervene
+    length = grads.norm(dim=1, keepdim=True)
+    return grads / length.clamp_min(1e-30) * length.mean()
 
 
-def one_direction(dead: torch.Tensor) -> Callable[[model.Parameters], None]:
+def one_direction(grads: torch.Tensor) -> torch.Tensor:
     """Every dead gradient keeps its length and gets the mean direction: one wind for all."""
-
-    def intervene(grads: model.Parameters) -> None:
-        rows = grads["W"][dead]
-        mean = rows.mean(0)
-        grads["W"][dead] = mean / mean.norm().clamp_min(1e-30) * rows.norm(dim=1, keepdim=True)
-
-    return intervene
+    mean = grads.mean(0)
+    return mean / mean.norm().clamp_min(1e-30) * grads.norm(dim=1, keepdim=True)
 
 
 INTERVENTIONS = {"common": common, "equal length": equal_length, "one direction": one_direction}
 
-CURVES = ("radius", "rms", "norm", "bulk", "thermal", "outward", "null")  # of motion.Cloud
+CURVES = ("centroid", "radius", "rms", "norm", "bulk", "thermal", "outward", "null")
 
 
 class Watcher:
@@ -96,10 +86,8 @@ class Watcher:
     def __init__(self, rows: torch.Tensor, matrix: str = "W"):
         self.rows, self.matrix = rows, matrix
         self.frames: list[torch.Tensor] = []
-        self.curves: dict[str, list[np.ndarray]] = {name: [] for name in (*CURVES, "still")}
-        self.centroid: list[np.ndarray] = []
-        self.last = {name: np.zeros(len(rows), np.int64) for name in ("early", "midlife", "motion")}
-        self.component: np.ndarray | None = None  # (rows, dim) last step in which each moved
+        self.curves: list[dict[str, np.ndarray]] = []  # of pieces of the run
+        self.last: dict[str, np.ndarray] = {}
         self.push = torch.zeros(len(rows), dtype=torch.float64)  # summed lengths of late gradients
         self.pushes = 0  # steps summed
         self.steps = 0  # reduced so far
@@ -114,42 +102,25 @@ class Watcher:
 
     def reduce(self) -> None:
         """Turn the frames gathered into numbers; the last frame stays, as the next one's past."""
-        if len(self.frames) < 2:
-            return
         frames = torch.stack(self.frames)
-        cloud = motion.cloud(frames.float().numpy())
-        bits = frames.bfloat16().view(torch.int16).numpy().view(np.uint16)
-        moves = motion.moves_of(bits)
-        skip = 0 if self.steps == 0 else 1  # the first frame of a later piece was counted
-        for name in CURVES:
-            values = getattr(cloud, name)
-            self.curves[name].append(values[skip:] if name in motion.OF_FRAMES else values)
-        self.centroid.append(cloud.centroid[skip:])
-        self.curves["still"].append((moves.l1 == 0).mean(1))
-        conditions = {
-            "early": moves.l2 > np.sqrt(moves.dim),
-            "midlife": moves.linf > 1,
-            "motion": moves.l1 > 0,
-        }
-        at = self.steps + 1 + np.arange(len(moves.l1))[:, None]
-        for name, condition in conditions.items():
-            self.last[name] = np.maximum(self.last[name], (condition * at).max(0))
-        now = (motion.moved(bits) * at[..., None].astype(np.int32)).max(0)
-        self.component = now if self.component is None else np.maximum(self.component, now)
-        self.steps += len(moves.l1)
+        bits = experiments.patterns(frames.bfloat16())
+        moves, cloud = motion.moves(bits), vars(motion.cloud(frames.float().numpy()))
+        self.curves.append({name: cloud[name] for name in CURVES} | {"still": moves.still})
+        exits = freezing.last_exits(moves)
+        exits["component"] = freezing.last(lattice.steps(bits[:-1], bits[1:]) != 0)
+        for name, at in exits.items():
+            self.last[name] = np.where(at > 0, self.steps + at, self.last.get(name, 0))
+        self.steps += len(frames) - 1
         self.frames = self.frames[-1:]
 
     def result(self) -> dict[str, np.ndarray]:
         """The arrays of Lives, without `losses` and `last`."""
-        self.reduce()
-        found = {n: np.concatenate(c).astype(np.float32) for n, c in self.curves.items()}
-        found["centroid"] = np.concatenate(self.centroid).astype(np.float32)
-        found["component"] = self.component
-        found["push"] = (self.push / max(self.pushes, 1)).numpy().astype(np.float32)
-        return found | self.last
-
-
-# ----------------------------------------------------------------------------- gauges
+        if len(self.frames) > 1:
+            self.reduce()
+        push = (self.push / max(self.pushes, 1)).numpy().astype(np.float32)
+        component = self.last["component"].astype(np.int32)
+        curves = {n: curve.astype(np.float32) for n, curve in motion.join(self.curves).items()}
+        return self.last | curves | {"component": component, "push": push}
 
 
 @dataclass(frozen=True)
@@ -176,21 +147,24 @@ class Gauge(loop.Observation):
                 found.append(readings(moment, dead, live))
 
         outcome = loop.train(run, world.stream, observers=[observe], label="gauge")
-        named = {name: np.array([float(one[name]) for one in found]) for name in found[0]}
-        return {**named, "losses": outcome.losses}
+        return columns(found) | {"losses": outcome.losses}
 
 
-def readings(moment: loop.Moment, dead: torch.Tensor, live: torch.Tensor) -> dict[str, Any]:
+def columns(records: list[dict[str, Any]]) -> dict[str, np.ndarray]:
+    """Records with the same fields as arrays, (records, ...) each."""
+    return {name: np.array([record[name] for record in records]) for name in records[0]}
+
+
+def readings(moment: loop.Moment, dead: torch.Tensor, live: torch.Tensor) -> dict[str, float]:
     """The readings of one step: see Gauge. `dead` and `live` are ids."""
     grads, W = moment.grads["W"].float(), moment.before["W"].float()
     h = moment.h.flatten(0, 1).float()
     rows = grads[dead].double().numpy()  # squares of the shortest would underflow
-    length = np.linalg.norm(rows, axis=1)
-    unit = np.divide(rows, length[:, None], out=rows, where=length[:, None] > 0)
+    length, unit = np.linalg.norm(rows, axis=1), motion.unit(rows)
     floored = np.minimum(length / FLOOR, 1)  # lengths left of the units
     along_h = unit @ motion.unit(h.mean(0).numpy())
     centre, live_centre = W[dead].mean(0), W[live].mean(0)
-    return {
+    found = {
         "dead": length.mean(),
         "live": grads[live].norm(dim=1).mean(),
         "coherence": motion.mean_cosine(unit.sum(0), (length > 0).astype(np.float64)),
@@ -202,9 +176,7 @@ def readings(moment: loop.Moment, dead: torch.Tensor, live: torch.Tensor) -> dic
         "dead_norm": centre.norm(),
         "radius": (W[dead] - centre).norm(dim=1).mean(),
     }
-
-
-# ----------------------------------------------------------------------------- distinct rows
+    return {name: float(value) for name, value in found.items()}
 
 
 @dataclass(frozen=True)
@@ -223,9 +195,6 @@ class Distinct(loop.Observation):
 
         outcome = loop.train(run, world.stream, observers=[observe], label=f"seed {run.seed}")
         return {"distinct": np.array(found, np.int32), "losses": outcome.losses}
-
-
-# ----------------------------------------------------------------------------- coalescence
 
 
 @dataclass(frozen=True)
@@ -259,9 +228,7 @@ class Coalescence(loop.Observation):
         scribe = Scribe(run, len(world.texts), self.snapshots, self.tangent_from)
         resume = None
         if self.until:  # the same run in two pieces: the second goes on with the other text
-            short = run.replace(steps=self.until)
-            piece = loop.train(short, world.stream, observers=[scribe])
-            resume = (piece.state, piece.losses)
+            resume = loop.train(run.replace(steps=self.until), world.stream, observers=[scribe])
         text = world.later if self.until else world.stream
         outcome = loop.train(run, text, observers=[scribe], resume=resume, label="coalescence")
         arrays = scribe.result(outcome)
@@ -270,7 +237,7 @@ class Coalescence(loop.Observation):
         exported = optim.finest(outcome.state).bfloat16().float()
         run = run.replace(**self.second)
         scribe = Scribe(run, len(world.texts), self.snapshots)
-        start = (optim.start(run, exported), None)
+        start = loop.Outcome(np.empty(0, np.float32), optim.start(run, exported))
         outcome = loop.train(run, world.stream, observers=[scribe], resume=start, label="second")
         again = scribe.result(outcome)
         return arrays | {f"second.{name}": array for name, array in again.items()}
@@ -281,48 +248,43 @@ class Scribe:
 
     def __init__(self, run: Run, live: int, snapshots: int, tangent_from: int = 0):
         self.run, self.rows = run, slice(live, run.vocab)
-        self.unseen = slice(run.vocab - 1, run.vocab)  # a row that no text uses
         self.keep = np.unique(np.linspace(0, run.steps, snapshots + 1).round().astype(int))
-        self.tangent = Tangent(run, self.rows, tangent_from) if tangent_from else None
-        self.predicted = np.full(len(self.keep), np.nan)
-        self.contraction = np.zeros((run.steps, 2))
-        self.noise, self.gradient, self.hidden = np.zeros((3, run.steps))
-        self.moving = np.zeros(run.steps, np.int64)
-        self.shots: dict[str, list[Any]] = {
-            name: [] for name in ("rows", "live_norm", "live_centroid", "push")
-        }
+        self.tangent = Tangent(run, self.rows, tangent_from or run.steps + 1)
+        self.shots: list[dict[str, Any]] = []  # of the steps in `keep`
+        self.course: list[dict[str, Any]] = []  # of every step
         self.before = np.empty(0)  # the rows of the step before
 
     def __call__(self, moment: loop.Moment) -> None:
-        if self.tangent is not None:
-            self.tangent(moment)
+        self.tangent(moment)
         now = finest_rows(moment.state, self.run, self.rows)
         if moment.step:
-            self._step(moment, now)
+            self.course.append(self._step(moment, now))
+        if moment.step in self.keep:
+            self.shots.append(self._snapshot(moment, now))
         self.before = now
-        at = np.searchsorted(self.keep, moment.step)
-        if at < len(self.keep) and self.keep[at] == moment.step:
-            self._snapshot(moment, now)
-            if self.tangent is not None:
-                self.predicted[at] = self.tangent.spread()
 
-    def _step(self, moment: loop.Moment, now: np.ndarray) -> None:
-        run, t = self.run, moment.step - 1
-        decay = 1 - moment.lr * run.weight_decay
-        self.contraction[t] = coalescence.split_contraction(self.before, now, decay)
+    def _step(self, moment: loop.Moment, now: np.ndarray) -> dict[str, Any]:
+        decay = 1 - moment.lr * self.run.weight_decay
         before, after = (W["W"][self.rows].bfloat16() for W in (moment.before, moment.params))
-        self.moving[t] = (before != after).any(dim=1).sum()
-        self.gradient[t] = moment.grads["W"][self.unseen].float().square().mean().sqrt()
-        self.hidden[t] = moment.h.square().mean().sqrt()
-        if run.rounding == Rounding.STOCHASTIC:
-            self.noise[t] = rounding_noise(moment, self.rows)
+        gradient = moment.grads["W"][-1:].float()  # of a row that no text uses
+        stochastic = self.run.rounding == Rounding.STOCHASTIC
+        return {
+            "contraction": coalescence.split_contraction(self.before, now, decay),
+            "moving": (before != after).any(dim=1).sum().item(),
+            "gradient": gradient.square().mean().sqrt().item(),
+            "hidden": moment.h.square().mean().sqrt().item(),
+            "rounding_noise": rounding_noise(moment, self.rows) if stochastic else 0.0,
+        }
 
-    def _snapshot(self, moment: loop.Moment, now: np.ndarray) -> None:
+    def _snapshot(self, moment: loop.Moment, now: np.ndarray) -> dict[str, Any]:
         live = moment.params["W"][: self.rows.start].float()
-        self.shots["rows"].append(now.astype(np.float32))
-        self.shots["live_norm"].append(live.norm(dim=1).median().item())
-        self.shots["live_centroid"].append(live.mean(0).numpy())
-        self.shots["push"].append(push(moment, self.rows))
+        return {
+            "rows": now.astype(np.float32),
+            "live_norm": live.norm(dim=1).median().item(),
+            "live_centroid": live.mean(0).numpy(),
+            "push": push(moment, self.rows),
+            "predicted": self.tangent.spread(),
+        }
 
     def result(self, outcome: loop.Outcome) -> dict[str, np.ndarray]:
         """The arrays of Coalescence for one run."""
@@ -330,13 +292,8 @@ class Scribe:
             "steps": self.keep,
             "exposure": coalescence.exposure(self.run)[self.keep],
             "losses": outcome.losses,
-            "contraction": self.contraction,
-            "predicted": self.predicted,
-            "rounding_noise": self.noise,
-            "moving": self.moving,
-            "gradient": self.gradient,
-            "hidden": self.hidden,
-            **{name: np.array(shots) for name, shots in self.shots.items()},
+            **columns(self.shots),
+            **columns(self.course),
         }
 
 

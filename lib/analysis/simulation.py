@@ -5,95 +5,204 @@ survivors is direct sampling of n rows: 151,936 rows need never exist. Second, w
 independent, a group of n identical rows splits in the next dimension into a multinomial, so counts
 are drawn instead of rows, and a row that is already alone needs no further draw at all.
 
-Per dimension the cheapest of three exact ways to split is taken: binomials per group (few groups,
-many rows), the rare leavers found by geometric jumps (nearly nobody moves), or a draw per row (many
-cells). Rows that are alone are set aside; whether they vary in later dimensions is settled by the
-probability that they all stay where the others are.
-
-Ball and shell are drawn row by row: their dimensions are tied together by the length of the noise.
-A point on the unit sphere in D dimensions is g / |g|. Only the K active coordinates of g are drawn;
-the squares of the others add up to an independent chi-squared with D - K degrees of freedom, one
-number a row. So the cost is that of the active dimensions, and the distribution is exact.
+Ball and shell are drawn row by row, but only in the active dimensions.
 """
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from lib import lattice
 from lib.analysis import snowball
-from lib.analysis.snowball import Cells, Distribution, borders, check, marginal
+from lib.analysis.snowball import Cells, Distribution
 
-COST_BINOMIAL, COST_LEAVER, COST_ROW = 70.0, 120.0, 110.0  # measured, nanoseconds; only relative
+BLOCK_ROWS = 1 << 21  # rows of one block of trials: a seed and a piece of work of its own
+BLOCK_NUMBERS = 1 << 20  # numbers of one block where every row is drawn: fits the caches
 
 
 @dataclass(frozen=True)
-class Groups:
-    """Groups of identical rows over a block of trials."""
+class Trials:
+    """Groups of identical rows in many trials, and the counts of each trial: (trials,) int64."""
 
-    trial: np.ndarray  # (G,) int64
-    count: np.ndarray  # (G,) int64, rows in the group
-    alone: np.ndarray  # (trials,) int64: further groups of one row, whose cells were not drawn
-    varying: np.ndarray  # (trials,) int64; -1 if not asked for
-    cells: np.ndarray | None  # (G, K) int32 ordinals in the active dimensions, if kept
+    trial: np.ndarray  # (G,) int64: the trial of a group
+    count: np.ndarray  # (G,) int64: its rows
+    alone: np.ndarray  # further groups of one row, whose cells were not drawn
+    varying: np.ndarray  # dimensions in which not all rows agree; -1 if not asked for
+    ordinals: np.ndarray | None  # (G, K) int32: lattice coordinates of a group in `dims`, if kept
+    dims: np.ndarray  # (K,) int64: the active dimensions
+
+    def __len__(self) -> int:
+        return len(self.alone)
+
+    @cached_property
+    def unique(self) -> np.ndarray:
+        """Distinct rows."""
+        return self.alone + np.bincount(self.trial, minlength=len(self))
+
+    @cached_property
+    def holes(self) -> np.ndarray:
+        """Distinct rows with a population of at least two."""
+        return np.bincount(self.trial[self.count > 1], minlength=len(self))
+
+    @property
+    def singletons(self) -> np.ndarray:
+        """Rows alone in their cell."""
+        return self.unique - self.holes
+
+    @cached_property
+    def tokens(self) -> np.ndarray:
+        """Rows in holes."""
+        rows = np.where(self.count > 1, self.count, 0)
+        return np.bincount(self.trial, weights=rows, minlength=len(self)).astype(np.int64)
+
+    @cached_property
+    def largest(self) -> np.ndarray:
+        """Population of the largest group."""
+        largest = np.minimum(self.alone, 1)
+        np.maximum.at(largest, self.trial, self.count)
+        return largest
+
+    @cached_property
+    def populations(self) -> list[np.ndarray]:
+        """Of each trial, (unique,) int64: rows of each group, descending."""
+        drawn = zip(self._by_trial(self.count), self.alone, strict=True)
+        return [np.concatenate([part, np.ones(alone, np.int64)]) for part, alone in drawn]
+
+    @cached_property
+    def cells(self) -> list[np.ndarray]:
+        """Of each trial, (unique, K) int32: ordinals of each group in `dims`, if they were kept."""
+        return self._by_trial(self.ordinals)
+
+    def _by_trial(self, of_groups: np.ndarray) -> list[np.ndarray]:
+        order = np.lexsort((-self.count, self.trial))
+        ends = np.cumsum(np.bincount(self.trial, minlength=len(self)))[:-1]
+        return np.split(of_groups[order], ends)
 
 
-def split_block(
+def simulate(
     centre: np.ndarray,
-    table: Cells,
     *,
     scale: float,
     rows: int,
     trials: int,
-    distribution: Distribution,
-    varying: bool,
-    keep: bool,
-    rng: np.random.Generator,
-) -> Groups:
-    """Groups of `trials` trials of `rows` rows each; see `exact.simulate`."""
-    trial = np.arange(trials)
-    count = np.full(trials, rows, np.int64)
+    distribution: Distribution | str = Distribution.GAUSSIAN,
+    seed: int = 42,
+    varying: bool = True,
+    cells: bool = False,
+    workers: int = 2,
+    table: Cells | None = None,
+) -> Trials:
+    """Groups and counts of `trials` snowballs of `rows` rows round (D,) float32 `centre`.
+
+    `scale` is sigma (Gaussian), the radius (ball, shell) or b (Laplace). The result depends on the
+    seed, not on `workers`. `table` replaces the cell probabilities (the tests plant an error).
+    With cells=True every group's coordinates are kept. Raises ValueError on a bad setting.
+    """
+    distribution = Distribution(distribution)
+    centre = snowball.check(centre, scale, rows)
+    if trials < 1:
+        raise ValueError(f"trials must be at least 1, got {trials}")
+    table = table or snowball.cells(centre, scale=scale, distribution=distribution)
+    below = snowball.marginal(distribution, float(np.float32(scale)), centre.size)
+    ball = Snowball(centre, scale, rows, distribution, table, below, varying, cells)
+    block = max(1, min(trials, BLOCK_ROWS // rows, 1000))
+    if cells or not distribution.independent:
+        block = max(1, min(block, BLOCK_NUMBERS // (rows * max(1, len(table)))))
+    sizes = [block] * (trials // block) + [trials % block] * (trials % block > 0)
+    seeds = np.random.SeedSequence(seed).spawn(len(sizes))
+    split = _split_groups if distribution.independent else _split_rows
+
+    def work(size: int, child: np.random.SeedSequence) -> Trials:
+        return split(ball, size, np.random.Generator(np.random.SFC64(child)))
+
+    if workers > 1 and len(sizes) > 1:
+        with ThreadPoolExecutor(workers) as pool:
+            parts = list(pool.map(work, sizes, seeds))
+    else:
+        parts = [work(size, child) for size, child in zip(sizes, seeds, strict=True)]
+    first = np.cumsum([0, *sizes[:-1]])
+    return Trials(
+        trial=np.concatenate([part.trial + at for part, at in zip(parts, first, strict=True)]),
+        ordinals=np.concatenate([part.ordinals for part in parts]) if cells else None,
+        dims=table.dim,
+        **{
+            name: np.concatenate([getattr(part, name) for part in parts])
+            for name in ("count", "alone", "varying")
+        },
+    )
+
+
+@dataclass(frozen=True)
+class Snowball:
+    """What all blocks of a simulation have in common."""
+
+    centre: np.ndarray  # (D,) float32
+    scale: float
+    rows: int
+    distribution: Distribution
+    table: Cells
+    below: Callable  # snowball.marginal of the noise
+    varying: bool  # whether to count the varying dimensions
+    keep: bool  # whether to keep every group's coordinates
+
+    def draw(self, k: int, size: int, rng: np.random.Generator) -> np.ndarray:
+        """(size,) int32 ordinals of rows in dimension k, as the reference makes them."""
+        if self.distribution is Distribution.GAUSSIAN:
+            x = rng.standard_normal(size, dtype=np.float32) * np.float32(self.scale)
+        else:
+            x = rng.standard_exponential(size, dtype=np.float32) * np.float32(self.scale)
+            x = np.where(rng.random(size) < 0.5, x, -x)
+        return lattice.ordinal(lattice.round_nearest(x + self.centre[self.table.dim[k]]))
+
+    def probability(self, k: int, ordinal: np.ndarray) -> np.ndarray:
+        """Probability of each cell `ordinal` in dimension k: float64, same shape."""
+        if not self.table.wild[k]:
+            return self.table.probability[k][ordinal - self.table.low[k]]
+        centre = float(self.centre[self.table.dim[k]])
+        return snowball.cell_probability(ordinal, centre, self.below)
+
+
+def _split_groups(ball: Snowball, trials: int, rng: np.random.Generator) -> Trials:
+    """Trials of independent dimensions: groups split, dimension by dimension.
+
+    Groups of one row are set aside; whether they vary in later dimensions is settled by the
+    probability that they all stay where the others are.
+    """
+    table = ball.table
+    trial, count = np.arange(trials), np.full(trials, ball.rows, np.int64)
     alone = np.zeros(trials, np.int64)
-    moved = np.zeros(trials, np.int64)
-    cells = np.zeros((trials, len(table)), np.int32) if keep else None
+    varying = np.full(trials, 0 if ball.varying else -1)
+    ordinals = np.zeros((trials, len(table)), np.int32) if ball.keep else None
     for k in range(len(table)):
-        if not keep:
-            trial, count, alone = _set_aside(trial, count, alone)
+        if not ball.keep:
+            single = count == 1
+            alone = alone + np.bincount(trial[single], minlength=trials)
+            trial, count = trial[~single], count[~single]
             if not len(trial):
-                if varying:
-                    moved += _still_varying(
-                        centre, table, k, scale, rows, trials, distribution, rng
-                    )
+                if ball.varying:
+                    varying += _still_varying(ball, k, trials, rng)
                 break
         if table.wild[k]:
-            parent, cell, n = _by_row(
-                count, lambda m, k=k: _draw(centre[table.dim[k]], scale, m, distribution, rng)
-            )
+            parent, cell, count = _by_row(count, lambda m, k=k: ball.draw(k, m, rng))
         else:
-            parent, cell, n = _by_table(count, table.probability[k], rng)
+            parent, cell, count = _by_table(count, table.probability[k], rng)
             cell = cell + table.low[k]
-        if varying:
-            moved += _varies(centre, table, k, scale, trial[parent], cell, alone, distribution, rng)
-        trial, count = trial[parent], n
-        if keep:
-            cells = cells[parent]
-            cells[:, k] = cell
-    if not varying:
-        moved -= 1
-    return Groups(trial, count, alone, moved, cells)
+        trial = trial[parent]
+        if ball.varying:
+            varying += _varies(ball, k, trial, cell, alone, rng)
+        if ball.keep:
+            ordinals = ordinals[parent]
+            ordinals[:, k] = cell
+    return Trials(trial, count, alone, varying, ordinals, table.dim)
 
 
-def _set_aside(trial, count, alone):
-    """Groups without those of one row, which are counted in `alone`."""
-    single = count == 1
-    if single.any():
-        alone = alone + np.bincount(trial[single], minlength=len(alone))
-        trial, count = trial[~single], count[~single]
-    return trial, count, alone
+# ---------------------------------------------------------------- three ways to split, all exact
+COST_BINOMIAL, COST_LEAVER, COST_ROW = 70.0, 120.0, 110.0  # measured, nanoseconds; only relative
 
 
-# ------------------------------------------------------------- three ways to split, all exact
 def _by_table(count, probability, rng):
     """(parent, cell index, rows) of the groups that `count` splits into under `probability`."""
     cell = np.flatnonzero(probability)
@@ -160,9 +269,7 @@ def _bernoulli(total: int, p: float, rng) -> np.ndarray:
 def _rows(count, p, cell, rng):
     """A draw per row from the table; for many cells and small groups."""
     edges = np.cumsum(p)[:-1]
-    return _by_row(
-        count, lambda m: cell[np.searchsorted(edges, rng.random(m), side="right")].astype(np.int64)
-    )
+    return _by_row(count, lambda m: cell[np.searchsorted(edges, rng.random(m), side="right")])
 
 
 def _by_row(count, draw):
@@ -173,107 +280,73 @@ def _by_row(count, draw):
     return pair >> 32, (pair & 0xFFFFFFFF) - (1 << 31), n
 
 
-def _draw(c, scale, size, distribution, rng):
-    """(size,) int32 ordinals of bfloat16(c + noise) in one dimension, as the reference makes it."""
-    if distribution is Distribution.GAUSSIAN:
-        x = rng.standard_normal(size, dtype=np.float32) * np.float32(scale)
-    else:
-        x = rng.standard_exponential(size, dtype=np.float32) * np.float32(scale)
-        x = np.where(rng.random(size) < 0.5, x, -x)
-    return lattice.ordinal(lattice.round_nearest(x + c))
-
-
-# ------------------------------------------------------------- does a dimension vary?
+# ---------------------------------------------------------------- does a dimension vary?
 WITNESSES = 16  # a wild dimension's likeliest cell holds a few per cent: 16 rows never agree in it
 
 
-def _varies(centre, table, k, scale, trial, cell, alone, distribution, rng):
-    """(trials,) int64: 1 where rows disagree in dimension k, the rows set aside included."""
-    trials = len(alone)
-    low = np.full(trials, np.iinfo(np.int64).max)
-    high = np.full(trials, np.iinfo(np.int64).min)
+def _varies(ball: Snowball, k: int, trial, cell, alone, rng) -> np.ndarray:
+    """(trials,) bool: whether rows disagree in dimension k, the rows set aside included."""
+    low = np.full(len(alone), np.iinfo(np.int64).max)
+    high = np.full(len(alone), np.iinfo(np.int64).min)
     np.minimum.at(low, trial, cell)
     np.maximum.at(high, trial, cell)
     varies = low < high
-    seen = low == high  # all drawn rows agree: do the rows set aside agree with them?
-    ask = np.flatnonzero(seen & (alone > 0))
-    stay = _cell_probability(centre, table, k, low[ask], scale, distribution)
-    varies[ask] = rng.random(len(ask)) >= stay ** alone[ask]
+    ask = np.flatnonzero((low == high) & (alone > 0))  # do those aside agree with those drawn?
+    if len(ask):
+        stay = ball.probability(k, low[ask])
+        varies[ask] = rng.random(len(ask)) >= stay ** alone[ask]
     none = np.flatnonzero(low > high)  # every row is set aside
     if len(none):
-        varies[none] = _one_dimension(centre, table, k, scale, alone[none], distribution, rng)
-    return varies.astype(np.int64)
+        varies[none] = _undrawn_vary(ball, k, alone[none], rng)
+    return varies
 
 
-def _one_dimension(centre, table, k, scale, rows, distribution, rng):
+def _undrawn_vary(ball: Snowball, k: int, rows: np.ndarray, rng) -> np.ndarray:
     """(len(rows),) bool: whether `rows` undrawn rows of a trial disagree in dimension k."""
-    if not table.wild[k]:
-        agree = (table.probability[k][None, :] ** rows[:, None]).sum(axis=1)
+    if not ball.table.wild[k]:
+        agree = (ball.table.probability[k][None, :] ** rows[:, None]).sum(axis=1)
         return rng.random(len(rows)) >= agree
     few = np.minimum(rows, WITNESSES)
-    drawn = _draw(centre[table.dim[k]], scale, int(few.sum()), distribution, rng)
+    drawn = ball.draw(k, int(few.sum()), rng)
     first = np.concatenate([[0], np.cumsum(few)[:-1]])
     return np.minimum.reduceat(drawn, first) < np.maximum.reduceat(drawn, first)
 
 
-def _still_varying(centre, table, k, scale, rows, trials, distribution, rng):
+def _still_varying(ball: Snowball, k: int, trials: int, rng) -> np.ndarray:
     """(trials,) int64: varying dimensions from k on, when no row has been drawn in them."""
     count = np.zeros(trials, np.int64)
-    tabled = np.arange(k, len(table))[~table.wild[k:]]
-    agree = (table.probability[tabled] ** rows).sum(axis=1)
+    left, wild = np.arange(k, len(ball.table)), ball.table.wild[k:]
+    agree = (ball.table.probability[left[~wild]] ** ball.rows).sum(axis=1)
     for p in agree:  # dimension by dimension: (trials, K) numbers at once would be large
         count += 1 if p < 1e-18 else rng.random(trials) >= p
-    every = np.full(trials, rows)
-    for j in np.arange(k, len(table))[table.wild[k:]]:
-        if rows >= WITNESSES:
-            count += 1
-        else:
-            count += _one_dimension(centre, table, j, scale, every, distribution, rng)
+    for j in left[wild]:
+        every = np.full(trials, ball.rows)
+        count += 1 if ball.rows >= WITNESSES else _undrawn_vary(ball, j, every, rng)
     return count
 
 
-def _cell_probability(centre, table, k, ordinal, scale, distribution):
-    """Probability of the cells `ordinal` (int64 array) in dimension k."""
-    if not len(ordinal):
-        return np.zeros(0)
-    if not table.wild[k]:
-        return table.probability[k][ordinal - table.low[k]]
-    below = marginal(distribution, float(np.float32(scale)), centre.size)
-    c = float(centre[table.dim[k]])
-    return below(borders(ordinal) - c) - below(borders(ordinal - 1) - c)
-
-
+# ---------------------------------------------------------------- dimensions tied by a length
 WIDTH = 64  # dimensions drawn at a time
 
 
-class HashCollision(RuntimeError):
-    """Two different rows got the same 64-bit hash: use another seed."""
+def _split_rows(ball: Snowball, trials: int, rng: np.random.Generator) -> Trials:
+    """Trials of balls and shells: every row drawn, identified by a 64-bit hash, verified.
 
-
-def spherical_block(
-    centre: np.ndarray,
-    table: Cells,
-    *,
-    scale: float,
-    rows: int,
-    trials: int,
-    distribution: Distribution,
-    varying: bool,
-    keep: bool,
-    rng: np.random.Generator,
-) -> Groups:
-    """Groups of `trials` trials of `rows` rows; rows are identified by a 64-bit hash, verified."""
-    size = centre.size
-    trial = np.repeat(np.arange(trials), rows)
-    radius = np.full(len(trial), float(np.float32(scale)))
-    if distribution is Distribution.BALL:
+    A point on the unit sphere in D dimensions is g / |g|. Only the K active coordinates of g are
+    drawn; the squares of the others add up to an independent chi-squared with D - K degrees of
+    freedom, one number a row. So the cost is that of the active dimensions, and the distribution is
+    exact. Raises RuntimeError if two different rows share a hash.
+    """
+    size, table = ball.centre.size, ball.table
+    trial = np.repeat(np.arange(trials), ball.rows)
+    radius = np.full(len(trial), float(np.float32(ball.scale)))
+    if ball.distribution is Distribution.BALL:
         radius *= rng.random(len(trial)) ** (1.0 / size)
     rest = np.ones(len(trial))  # squared length left for the coordinates not yet drawn
     hashes = trial.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     alone = np.zeros(trials, np.int64)
-    moved = np.zeros(trials, np.int64)
-    kept = []
-    everyone = varying or keep
+    varying = np.full(trials, 0 if ball.varying else -1)
+    kept = [np.zeros((len(trial), 0), np.int32)]
     for start in range(0, len(table), WIDTH):
         dims = table.dim[start : start + WIDTH]
         g = rng.standard_normal((len(trial), len(dims)))
@@ -282,20 +355,20 @@ def spherical_block(
         others = rng.chisquare(free, len(trial)) if free else 0.0
         g *= (radius * np.sqrt(rest / (mine + others)))[:, None]
         rest *= others / (mine + others)
-        ordinal = lattice.ordinal(lattice.round_nearest(g.astype(np.float32) + centre[dims]))
+        ordinal = lattice.ordinal(lattice.round_nearest(g.astype(np.float32) + ball.centre[dims]))
         keys = rng.integers(0, 1 << 64, len(dims), np.uint64) | np.uint64(1)
         step = (ordinal - table.low[start : start + WIDTH]).astype(np.uint64)
         hashes = _mix(hashes + step @ keys)
-        if varying:
-            cube = ordinal.reshape(trials, rows, -1)
-            moved += (cube != cube[:, :1]).any(axis=1).sum(axis=1)
-        if keep:
+        if ball.varying:
+            cube = ordinal.reshape(trials, ball.rows, -1)
+            varying += (cube != cube[:, :1]).any(axis=1).sum(axis=1)
+        if ball.keep:
             kept.append(ordinal)
         order, starts, count = _group(hashes)
         inside = np.delete(np.arange(len(order)), starts)  # rows with the hash of the one before
         if (ordinal[order[inside]] != ordinal[order[inside - 1]]).any():
-            raise HashCollision("two different rows have the same hash; use another seed")
-        if not everyone:
+            raise RuntimeError("two different rows have the same hash; use another seed")
+        if not (ball.varying or ball.keep):
             single = order[starts[count == 1]]
             alone += np.bincount(trial[single], minlength=trials)
             stays = np.ones(len(trial), bool)
@@ -305,12 +378,8 @@ def spherical_block(
                 break
     order, starts, count = _group(hashes)
     first = order[starts]
-    cells = None
-    if keep:
-        cells = np.concatenate([o[first] for o in kept] or [np.zeros((len(first), 0))], axis=1)
-    if not varying:
-        moved -= 1
-    return Groups(trial[first], count, alone, moved, cells)
+    ordinals = np.concatenate([part[first] for part in kept], axis=1) if ball.keep else None
+    return Trials(trial[first], count, alone, varying, ordinals, table.dim)
 
 
 def _group(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -326,121 +395,3 @@ def _mix(x: np.ndarray) -> np.ndarray:
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
-
-
-BLOCK_ROWS = 1 << 21  # rows of one block of trials: a seed and a piece of work of its own
-BLOCK_NUMBERS = 1 << 20  # numbers of one block where every row is drawn: fits the caches
-
-
-@dataclass(frozen=True)
-class Trials:
-    """Demographics of many trials; arrays (trials,) int64 unless said otherwise."""
-
-    unique: np.ndarray  # distinct rows
-    holes: np.ndarray  # distinct rows with a population of at least 2
-    tokens: np.ndarray  # rows in holes
-    largest: np.ndarray  # population of the largest group
-    varying: np.ndarray  # dimensions in which not all rows agree; -1 if not asked for
-    populations: tuple[np.ndarray, ...] = field(repr=False)  # per trial, descending; () if not kept
-    cells: tuple[np.ndarray, ...] = field(repr=False)  # per trial (unique, K) int32 ordinals, or ()
-    dims: np.ndarray = field(repr=False)  # (K,) int64: the dimensions that `cells` speaks of
-
-    @property
-    def singletons(self) -> np.ndarray:
-        """Rows alone in their cell."""
-        return self.unique - self.holes
-
-    def __len__(self) -> int:
-        return len(self.unique)
-
-
-def simulate(
-    centre: np.ndarray,
-    *,
-    scale: float,
-    rows: int,
-    trials: int,
-    distribution: Distribution | str = Distribution.GAUSSIAN,
-    seed: int = 42,
-    varying: bool = True,
-    populations: bool = False,
-    cells: bool = False,
-    workers: int = 2,
-    table: Cells | None = None,
-) -> Trials:
-    """Demographics of `trials` snowballs of `rows` rows round (D,) float32 `centre`.
-
-    `scale` is sigma (Gaussian), the radius (ball, shell) or b (Laplace). The result depends on the
-    seed, not on `workers`. `table` replaces the cell probabilities (the tests plant an error).
-    With cells=True every group's coordinates are kept. Raises ValueError on a bad setting.
-    """
-    distribution = Distribution(distribution)
-    centre = check(centre, scale, rows)
-    if trials < 1:
-        raise ValueError(f"trials must be at least 1, got {trials}")
-    table = table or snowball.cells(centre, scale=scale, distribution=distribution)
-    block = max(1, min(trials, BLOCK_ROWS // rows, 1000))
-    if cells or not distribution.independent:
-        block = max(1, min(block, BLOCK_NUMBERS // (rows * max(1, len(table)))))
-    sizes = [block] * (trials // block) + [trials % block] * (trials % block > 0)
-    seeds = np.random.SeedSequence(seed).spawn(len(sizes))
-    engine = split_block if distribution.independent else spherical_block
-
-    def work(size: int, child: np.random.SeedSequence) -> Trials:
-        groups = engine(
-            centre,
-            table,
-            scale=scale,
-            rows=rows,
-            trials=size,
-            distribution=distribution,
-            varying=varying,
-            keep=cells,
-            rng=np.random.Generator(np.random.SFC64(child)),
-        )
-        return _demographics(groups, size, table, populations, cells)
-
-    if workers > 1 and len(sizes) > 1:
-        with ThreadPoolExecutor(workers) as pool:
-            parts = list(pool.map(work, sizes, seeds))
-    else:
-        parts = [work(size, child) for size, child in zip(sizes, seeds, strict=True)]
-    return join(parts)
-
-
-def join(parts: list[Trials]) -> Trials:
-    """All trials of `parts`, in order."""
-    arrays = {
-        name: np.concatenate([getattr(part, name) for part in parts])
-        for name in ("unique", "holes", "tokens", "largest", "varying")
-    }
-    lists = {
-        name: tuple(item for part in parts for item in getattr(part, name))
-        for name in ("populations", "cells")
-    }
-    return replace(parts[0], **arrays, **lists)
-
-
-def _demographics(groups, trials: int, table: Cells, populations: bool, cells: bool) -> Trials:
-    """Trials of splitting.Groups."""
-    trial, count = groups.trial, groups.count
-    shared = count > 1
-    largest = np.minimum(groups.alone, 1)
-    np.maximum.at(largest, trial, count)
-    holes = np.bincount(trial[shared], minlength=trials)
-    alone = groups.alone + np.bincount(trial[~shared], minlength=trials)
-    tokens = np.bincount(trial[shared], weights=count[shared], minlength=trials).astype(np.int64)
-    by_trial, ordinals = (), ()
-    if populations or cells:
-        order = np.lexsort((-count, trial))
-        ends = np.cumsum(np.bincount(trial, minlength=trials))[:-1]
-        if populations:
-            by_trial = tuple(
-                np.concatenate([part, np.ones(lone, np.int64)])
-                for part, lone in zip(np.split(count[order], ends), groups.alone, strict=True)
-            )
-        if cells:
-            ordinals = tuple(np.split(groups.cells[order], ends))
-    return Trials(
-        holes + alone, holes, tokens, largest, groups.varying, by_trial, ordinals, table.dim
-    )

@@ -1,13 +1,9 @@
-"""The sky of a matrix: rows as stars, seen from a point, on maps and through a telescope.
+"""The sky of a matrix: rows as stars, seen from a point, and drawn as the naked eye would see them.
 
 Three principal coordinates of a row make a point in space: the first axis points to the meridian
 (x), the third to the equinox (y), the second to the north pole (z). Angles are in degrees, east
-and north positive. Everything here is geometry of `(n, 3)` points and knows nothing of tokens.
-
-Drawings of a sky: maps, globes, telescope fields and a room to walk through.
-
-Naked-eye plots: stars on black, brighter where there are more of them. Every function draws on
-axes that it is given (`plots.sky_axes`) and returns what a colour bar needs.
+and north positive. The geometry is one of `(n, 3)` points and knows nothing of tokens; what draws,
+draws on axes that it is given (`plots.sky_axes`): stars on black, brighter where they crowd.
 """
 
 from html import escape
@@ -17,7 +13,6 @@ import numpy as np
 import plotly.graph_objects as go
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.collections import QuadMesh
 from matplotlib.colors import Colormap, LinearSegmentedColormap, LogNorm
 from matplotlib.colors import to_hex as hexadecimal
 from matplotlib.pyplot import get_cmap
@@ -51,11 +46,6 @@ def observe(projection: np.ndarray, origin: np.ndarray | None = None) -> Sky:
     return Sky(radius, np.degrees(np.arctan2(y, x)), np.degrees(np.arcsin(np.clip(sine, -1, 1))))
 
 
-def turn(sky: Sky, longitude: float) -> Sky:
-    """The same sky with this longitude in the middle of the map: longitudes count from it."""
-    return sky._replace(longitude=(sky.longitude - longitude + 180) % 360 - 180)
-
-
 def aim(sky: Sky, density: np.ndarray, width: float) -> tuple[float, float]:
     """(longitude, latitude) of the middle of the most crowded place, in degrees.
 
@@ -69,26 +59,26 @@ def aim(sky: Sky, density: np.ndarray, width: float) -> tuple[float, float]:
     return place[0] + float(np.median(east)), float(np.median(sky.latitude[found]))
 
 
-def square_share(width: float) -> float:
-    """The fraction of the whole sky that a square field `width` degrees wide covers."""
-    return float(np.arcsin(np.sin(np.radians(width / 2)) ** 2) / np.pi)
-
-
 def directions(longitude: np.ndarray, latitude: np.ndarray) -> np.ndarray:
     """(n,) and (n,) degrees -> (n, 3) float64 unit vectors (x, y, z)."""
     lon, lat = np.radians(longitude), np.radians(latitude)
     return np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], axis=-1)
 
 
-def orthographic(
-    sky: Sky, longitude: float, latitude: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The globe seen from far away, with (longitude, latitude) in the middle of its disc.
+def orthographic(sky: Sky, longitude: float, latitude: float) -> np.ndarray:
+    """(3, n) float64 in [-1, 1]: the globe from far away, (longitude, latitude) in its middle.
 
-    Returns x (east), y (north), both (n,) in [-1, 1], and (n,) bool: on the near side.
+    Each star's place to the east and to the north on the disc, and towards the eye: positive on
+    the near side. Differences are taken before the sines, so that fields of a billionth of a
+    degree stay sharp.
     """
-    east, north, towards = _turn(sky, longitude, latitude)
-    return east, north, towards > 0
+    d_lon = np.radians(sky.longitude - longitude)
+    lat, lat0 = np.radians(sky.latitude), np.radians(latitude)
+    half = 2 * np.sin(d_lon / 2) ** 2  # 1 - cos(d_lon)
+    east = np.cos(lat) * np.sin(d_lon)
+    north = np.sin(lat - lat0) + np.sin(lat0) * np.cos(lat) * half
+    towards = np.cos(lat - lat0) - np.cos(lat0) * np.cos(lat) * half
+    return np.stack([east, north, towards])
 
 
 class Field(NamedTuple):
@@ -106,27 +96,17 @@ def telescope(sky: Sky, longitude: float, latitude: float, width: float) -> Fiel
     """
     if not 0 < width < 170:
         raise ValueError(f"a field of view is between 0 and 170 degrees wide, not {width}")
-    east, north, towards = _turn(sky, longitude, latitude)
+    east, north, towards = orthographic(sky, longitude, latitude)
     ahead = towards > 1e-9
     scale = np.divide(np.degrees(1), towards, out=np.zeros_like(towards), where=ahead)
-    half = np.degrees(np.tan(np.radians(width / 2)))
     east, north = east * scale, north * scale
-    inside = ahead & (np.abs(east) <= half) & (np.abs(north) <= half)
+    inside = ahead & (np.abs(east) <= _half(width)) & (np.abs(north) <= _half(width))
     return Field(inside, east[inside], north[inside])
 
 
-def _turn(sky: Sky, longitude: float, latitude: float) -> np.ndarray:
-    """(3, n): each direction's components east, north and towards (longitude, latitude).
-
-    Differences are taken before the sines, so that fields of a billionth of a degree stay sharp.
-    """
-    d_lon = np.radians(sky.longitude - longitude)
-    lat, lat0 = np.radians(sky.latitude), np.radians(latitude)
-    half = 2 * np.sin(d_lon / 2) ** 2  # 1 - cos(d_lon)
-    east = np.cos(lat) * np.sin(d_lon)
-    north = np.sin(lat - lat0) + np.sin(lat0) * np.cos(lat) * half
-    towards = np.cos(lat - lat0) - np.cos(lat0) * np.cos(lat) * half
-    return np.stack([east, north, towards])
+def _half(width: float) -> float:
+    """From the middle to the edge of a field, in degrees at its centre."""
+    return float(np.degrees(np.tan(np.radians(width / 2))))
 
 
 def star_density(sky: Sky, neighbours: int, at: np.ndarray | None = None) -> np.ndarray:
@@ -142,38 +122,16 @@ def star_density(sky: Sky, neighbours: int, at: np.ndarray | None = None) -> np.
     return neighbours / (np.pi * chord**2 * np.degrees(1) ** 2)  # a cap's area is pi chord^2
 
 
-class Raster(NamedTuple):
-    """A density on a grid of cells: edges in degrees, values (rows, columns), south first."""
-
-    longitude: np.ndarray
-    latitude: np.ndarray
-    density: np.ndarray  # rows per square degree
-
-
-def density_field(sky: Sky, neighbours: int, cells: int = 360) -> Raster:
-    """The star density at the centres of `cells` x `cells`/2 cells over the whole sky."""
-    lon = np.linspace(-180, 180, cells + 1)
-    lat = np.linspace(-90, 90, cells // 2 + 1)
-    grid = np.meshgrid((lon[1:] + lon[:-1]) / 2, (lat[1:] + lat[:-1]) / 2)
-    density = star_density(sky, neighbours, directions(*grid).reshape(-1, 3))
-    return Raster(lon, lat, density.reshape(grid[0].shape))
-
-
 DIMMEST = 0.22  # of the colour map: darker would not be seen on black
 SHADES = 64  # of the colour map that stars have
 MARK = plots.PALETTE["sky"]
-
-CAMERA = {
-    "x": -1.49,
-    "y": -2.16,
-    "z": 1.15,
-}  # of the room: the zero row in front, far enough off for a narrow page
+CAMERA = {"x": -1.49, "y": -2.16, "z": 1.15}  # of the room; far enough off for a narrow page
 
 
-def starlight(colormap: str) -> Colormap:
-    """The colour map without its dark end, so that the loneliest star is seen on black."""
-    shades = get_cmap(colormap)(np.linspace(DIMMEST, 1, 256))
-    return LinearSegmentedColormap.from_list(f"{colormap}-starlight", shades)
+def starlight() -> Colormap:
+    """The colour map in force without its dark end, so that the loneliest star is seen on black."""
+    shades = get_cmap()(np.linspace(DIMMEST, 1, 256))
+    return LinearSegmentedColormap.from_list("starlight", shades)
 
 
 def brightness(density: np.ndarray) -> LogNorm:
@@ -192,7 +150,6 @@ def stars(
     y: np.ndarray,
     density: np.ndarray,
     *,
-    colormap: str,
     size: float = 0.4,
     norm: LogNorm | None = None,
 ) -> ScalarMappable:
@@ -201,34 +158,19 @@ def stars(
     `norm`: the scale of brightness, default `brightness(density)`, in SHADES steps: stars of one
     step are one set of equal markers, which matplotlib draws in one go.
     """
-    scale = ScalarMappable(norm or brightness(density), starlight(colormap))
+    scale = ScalarMappable(norm or brightness(density), starlight())
     order = np.argsort(density, kind="stable")
     shade = (np.asarray(scale.norm(density[order])) * (SHADES - 1)).round().astype(int)
     for chosen in np.split(order, np.flatnonzero(np.diff(shade)) + 1):
-        if len(chosen):
-            color = scale.to_rgba(np.median(density[chosen]))
-            ax.scatter(x[chosen], y[chosen], s=size, lw=0, color=color, rasterized=True)
+        color = scale.to_rgba(np.median(density[chosen]))
+        ax.scatter(x[chosen], y[chosen], s=size, lw=0, color=color, rasterized=True)
     return scale
 
 
-def map_of(
-    ax: Axes, sky: Sky, density: np.ndarray, *, colormap: str, size: float = 0.4
-) -> ScalarMappable:
+def map_of(ax: Axes, sky: Sky, density: np.ndarray) -> ScalarMappable:
     """All stars on axes with a geographic projection (Mollweide: equal areas stay equal)."""
-    lon, lat = np.radians(sky.longitude), np.radians(sky.latitude)
     graticule(ax)
-    return stars(ax, lon, lat, density, colormap=colormap, size=size)
-
-
-def field_of(ax: Axes, raster: Raster, *, colormap: str) -> QuadMesh:
-    """A density field on axes with a geographic projection, on a logarithmic scale."""
-    low, high = np.percentile(raster.density, [1, 99.9])
-    mesh = ax.pcolormesh(
-        np.radians(raster.longitude), np.radians(raster.latitude), raster.density,
-        cmap=colormap, norm=LogNorm(low, high), rasterized=True,
-    )  # fmt: skip
-    graticule(ax)
-    return mesh
+    return stars(ax, np.radians(sky.longitude), np.radians(sky.latitude), density)
 
 
 def graticule(ax: Axes) -> None:
@@ -238,43 +180,40 @@ def graticule(ax: Axes) -> None:
     ax.tick_params(labelsize=6.5, colors="#9a9a9a")
 
 
-def globe(
-    ax: Axes, sky: Sky, density: np.ndarray, longitude: float, latitude: float, *, colormap: str
-) -> ScalarMappable:
+def globe(ax: Axes, sky: Sky, density: np.ndarray, longitude: float, latitude: float) -> None:
     """The near side of the globe with (longitude, latitude) in the middle of its disc."""
-    east, north, near = orthographic(sky, longitude, latitude)
     for lat in range(-60, 61, 30):
         _curve(ax, np.linspace(-180, 180, 361), np.full(361, float(lat)), longitude, latitude)
     for lon in range(-180, 180, 30):
         _curve(ax, np.full(181, float(lon)), np.linspace(-90, 90, 181), longitude, latitude)
-    turn = np.linspace(0, 2 * np.pi, 361)
-    ax.plot(np.cos(turn), np.sin(turn), color="#777777", lw=0.8)
+    rim = np.linspace(0, 2 * np.pi, 361)
+    ax.plot(np.cos(rim), np.sin(rim), color="#777777", lw=0.8)
     ax.set(aspect="equal", xlim=(-1.03, 1.03), ylim=(-1.03, 1.03), xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
     ax.grid(False)
-    return stars(
-        ax, east[near], north[near], density[near], colormap=colormap, norm=brightness(density)
-    )
+    east, north, towards = orthographic(sky, longitude, latitude)
+    near = towards > 0
+    stars(ax, east[near], north[near], density[near], norm=brightness(density))
 
 
 def _curve(ax: Axes, lon: np.ndarray, lat: np.ndarray, lon0: float, lat0: float) -> None:
     """A line of the graticule, where it is on the near side."""
-    east, north, near = orthographic(Sky(np.ones_like(lon), lon, lat), lon0, lat0)
-    ax.plot(np.where(near, east, np.nan), north, color="#ffffff", alpha=0.18, lw=0.5, zorder=0)
+    east, north, towards = orthographic(Sky(np.ones_like(lon), lon, lat), lon0, lat0)
+    east[towards <= 0] = np.nan
+    ax.plot(east, north, color="#ffffff", alpha=0.18, lw=0.5, zorder=0)
 
 
 def field_of_view(
-    ax: Axes, field: Field, width: float, density: np.ndarray, *, colormap: str, inner: float = 0
+    ax: Axes, field: Field, width: float, density: np.ndarray, *, inner: float = 0
 ) -> None:
     """What a telescope shows, with the frame of the next, narrower field of `inner` degrees."""
     size = float(np.clip(3000 / max(field.inside.sum(), 1), 0.5, 9))
     if field.inside.any():  # an empty field is black
-        stars(ax, field.east, field.north, density[field.inside], colormap=colormap, size=size)
-    half = np.degrees(np.tan(np.radians(width / 2)))
+        stars(ax, field.east, field.north, density[field.inside], size=size)
+    half, edge = _half(width), _half(inner)
     ax.set(aspect="equal", xlim=(-half, half), ylim=(-half, half), xticks=[], yticks=[])
     ax.grid(False)
     if inner:
-        edge = np.degrees(np.tan(np.radians(inner / 2)))
         ax.plot(edge * np.array([-1, 1, 1, -1, -1]), edge * np.array([-1, -1, 1, 1, -1]),
                 color=MARK, lw=0.8)  # fmt: skip
 
@@ -284,40 +223,20 @@ def ring(ax: Axes, x: float, y: float, size: float = 14) -> None:
     ax.plot([x], [y], "o", ms=size, mfc="none", mec=MARK, mew=0.9, zorder=5)
 
 
-def thin_out(density: np.ndarray, keep: np.ndarray, most: int, *, seed: int) -> np.ndarray:
-    """Sorted indices of at most `most` rows plus all rows of `keep` (n,) bool.
-
-    A uniform draw: every region keeps its share of the stars, so the picture's densities stay
-    true. Raises ValueError if `density` and `keep` differ in length.
-    """
-    if len(density) != len(keep):
-        raise ValueError(f"{len(density)} densities for {len(keep)} rows")
-    rest = np.flatnonzero(~keep)
-    rng = np.random.default_rng(seed)
-    drawn = rng.choice(rest, size=min(most, len(rest)), replace=False)
-    return np.sort(np.concatenate([drawn, np.flatnonzero(keep)]))
-
-
-def room(
-    points: np.ndarray, density: np.ndarray, dead: np.ndarray, names: list[str], *, colormap: str
-) -> go.Figure:
+def room(points: np.ndarray, density: np.ndarray, dead: np.ndarray, names: list[str]) -> go.Figure:
     """(n, 3) principal coordinates -> an interactive 3-D sky; `names` (n,) show on hovering.
 
     Coordinates are rounded to four digits and sent as float32, which keeps the page small.
     """
-    scale = brightness(density[~dead])
-    shades = [[i / 8, hexadecimal(starlight(colormap)(i / 8))] for i in range(9)]
+    shade = np.asarray(brightness(density[~dead])(density[~dead])).round(2).astype(np.float32)
+    shades = [[i / 8, hexadecimal(starlight()(i / 8))] for i in range(9)]
+    glow = {"size": 1.4, "color": shade, "colorscale": shades, "cmin": 0, "cmax": 1}
+    circle = {"size": 14, "color": MARK, "symbol": "circle-open"}
     figure = go.Figure()
-    groups = [(~dead, "live rows", 1.4, None), (dead, "the dead ball", 14, MARK)]
-    for chosen, label, size, color in groups:
+    for chosen, label, marker in ((~dead, "live rows", glow), (dead, "the dead ball", circle)):
         x, z, y = points[chosen].round(4).astype(np.float32).T
-        shade = np.asarray(scale(density[chosen])).round(2).astype(np.float32)
-        marker = {"size": size, "color": color or shade, "line": {"width": 0}}
-        marker |= (
-            {"symbol": "circle-open"} if color else {"colorscale": shades, "cmin": 0, "cmax": 1}
-        )
         figure.add_scatter3d(
-            x=x, y=y, z=z, mode="markers", name=label, marker=marker,
+            x=x, y=y, z=z, mode="markers", name=label, marker=marker | {"line": {"width": 0}},
             text=[escape(name) for name, yes in zip(names, chosen, strict=True) if yes],
             hovertemplate="%{text}<extra></extra>",
         )  # fmt: skip

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 
 from lib import artifacts, lattice, progress
-from lib.analysis import centres
+from lib.analysis import centres, qwen3
 from lib.analysis.census import demographics
-from lib.analysis.graph import Adjacency, Graph, build
+from lib.analysis.graph import Adjacency, build
 from lib.analysis.simulation import simulate
 from lib.analysis.snowball import sample
 
@@ -42,18 +42,11 @@ class Sweep(artifacts.Recipe):
         counts = ("unique", "holes", "tokens", "largest")
         table = {name: np.zeros((self.count, self.trials), np.int32) for name in counts}
         ranks = np.zeros((self.count, RANKS))
+        trials = {"rows": self.rows, "trials": self.trials, "varying": False}
         label = f"{self.distribution} round {self.centre}"
         for i, scale in enumerate(progress.bar(scales, desc=label)):
-            found = simulate(
-                row,
-                scale=scale,
-                rows=self.rows,
-                trials=self.trials,
-                distribution=self.distribution,
-                seed=self.seed + i,
-                varying=False,
-                populations=True,
-            )
+            noise = {"scale": scale, "distribution": self.distribution}
+            found = simulate(row, **noise, **trials, seed=self.seed + i)
             for name, values in table.items():
                 values[i] = getattr(found, name)
             for populations in found.populations:
@@ -66,8 +59,9 @@ class Sweep(artifacts.Recipe):
 class Topology(artifacts.Recipe):
     """Graphs of every trial's distinct rows, under the sources' rule and with true lattice steps.
 
-    (trials,) each: unique; for `kissing` and `neighbour` components, touching (share of pairs that
-    are adjacent), isolated. Only the active dimensions enter: all rows agree in the others.
+    (trials,) each: unique int64; float64 for `kissing` and `neighbour`: components, touching (share
+    of pairs that are adjacent), isolated. Only the active dimensions enter: all rows agree in the
+    others.
     """
 
     centre: str  # see centres.NAMES
@@ -84,28 +78,76 @@ class Topology(artifacts.Recipe):
         found = simulate(
             row, scale=self.scale, rows=self.rows, trials=self.trials, seed=self.seed, cells=True
         )
-        kinds = {"kissing": Adjacency.KISSING, "neighbour": Adjacency.NEIGHBOUR}
-        known: dict[bytes, dict[str, tuple]] = {}
-        results = {key: np.zeros((self.trials, 3)) for key in kinds}
-        for i, ordinals in enumerate(progress.bar(found.cells, desc="graphs")):
+        known: dict[bytes, dict[str, float]] = {}  # many trials occupy the same cells
+        shapes = []
+        for ordinals in progress.bar(found.cells, desc="graphs"):
             ordinals = ordinals[np.lexsort(ordinals.T)]
             key = ordinals.tobytes()
-            if key not in known:  # many trials occupy the same cells
-                bits = lattice.from_ordinal(ordinals)
-                known[key] = {name: _shape(build(bits, rule)) for name, rule in kinds.items()}
-            for name, shape in known[key].items():
-                results[name][i] = shape
-        columns = ("components", "touching", "isolated")
-        return {"unique": found.unique} | {
-            f"{name}_{what}": values[:, j].copy()
-            for name, values in results.items()
-            for j, what in enumerate(columns)
-        }
+            if key not in known:
+                known[key] = _shape(lattice.from_ordinal(ordinals))
+            shapes.append(known[key])
+        columns = {name: np.array([shape[name] for shape in shapes], float) for name in shapes[0]}
+        return {"unique": found.unique, **columns}
 
 
-def _shape(graph: Graph) -> tuple[float, float, float]:
-    pairs = graph.nodes * (graph.nodes - 1) / 2
-    return graph.components, len(graph.edges) / pairs if pairs else 1.0, graph.isolated
+def _shape(bits: np.ndarray) -> dict[str, float]:
+    """What Topology says of the graphs of distinct rows (n, K)."""
+    shape = {}
+    for name, rule in (("kissing", Adjacency.KISSING), ("neighbour", Adjacency.NEIGHBOUR)):
+        graph = build(bits, rule)
+        pairs = graph.nodes * (graph.nodes - 1) / 2
+        shape[f"{name}_components"] = graph.components
+        shape[f"{name}_touching"] = len(graph.edges) / pairs if pairs else 1.0
+        shape[f"{name}_isolated"] = graph.isolated
+    return shape
+
+
+@dataclass(frozen=True)
+class Abc(artifacts.Recipe):
+    """Approximate Bayesian computation from populations alone, centre anywhere.
+
+    Draws log-uniform sigma and a centre uniform in its cell in every dimension, simulates 2,100
+    rows, and keeps for each draw (draws,) float64: sigma, delta (distance to Qwen's populations),
+    holes, varying dimensions, widest step.
+    """
+
+    draws: int
+    smallest: float  # sigma
+    largest: float
+    seed: int
+
+    name = "snowball-abc"
+
+    def make(self) -> dict[str, np.ndarray]:
+        """Simulate."""
+        rng = np.random.default_rng(self.seed)
+        target = qwen3.thirteen().populations
+        rows, ulp = int(target.sum()), 2.0 ** (qwen3.exponents() - 134.0)
+        table = np.empty((self.draws, 5))
+        for draw in progress.bar(table, desc="ABC"):
+            sigma = np.exp(rng.uniform(np.log(self.smallest), np.log(self.largest)))
+            s = sigma / ulp
+            offset = rng.uniform(-0.5, 0.5, len(ulp))
+            near = np.flatnonzero(np.abs(offset) > 0.5 - 6 * s)
+            noise = rng.standard_normal((rows, len(near)))
+            steps = np.rint(offset[near] + s[near] * noise).astype(np.int64)
+            if not len(near):
+                steps = np.zeros((rows, 1), np.int64)
+            key = steps @ rng.integers(1, 1 << 62, steps.shape[1])  # rows by hash: wraps around
+            n = np.sort(np.unique(key, return_counts=True)[1])[::-1]
+            top = np.pad(n[: len(target)], (0, max(0, len(target) - len(n))))
+            delta = np.abs(top - target).sum() / rows
+            span = np.ptp(steps, axis=0)
+            draw[:] = sigma, delta, (n > 1).sum(), (span > 0).sum(), span.max()
+        names = ("sigma", "delta", "holes", "varying", "widest")
+        return dict(zip(names, table.T, strict=True))
+
+
+class Noise(StrEnum):
+    """Where the noise is added."""
+
+    FLOAT32 = "float32"  # bf16(c + sigma z)
+    BF16 = "bf16"  # bf16(c) + bf16(sigma bf16(z)), added in bf16
 
 
 @dataclass(frozen=True)
@@ -121,7 +163,7 @@ class CastRows(artifacts.Recipe):
     sigmas: int  # standard deviations of the noise, equal steps of their logarithm
     smallest: float
     largest: float
-    counts: tuple[int, ...]  # rows
+    rows: int
     dim: int
     seeds: int
 
@@ -132,28 +174,15 @@ class CastRows(artifacts.Recipe):
         scales = np.geomspace(self.smallest, self.largest, self.sigmas)
         tensors = {"sigma": scales}
         for noise in Noise:
-            for count in self.counts:
-                table = np.zeros((self.sigmas, self.seeds, 3), np.int32)
-                for i, sigma in enumerate(progress.bar(scales, desc=f"{noise}, {count} rows")):
-                    for seed in range(self.seeds):
-                        rng = np.random.default_rng([seed, i])
-                        centre = unit_vector(self.dim, rng=np.random.default_rng(seed))
-                        found = demographics(cast_rows(centre, sigma, count, noise, rng=rng))
-                        table[i, seed] = found.unique, found.holes, found.largest
-                tensors[f"{noise}_{count}"] = table
+            table = np.zeros((self.sigmas, self.seeds, 3), np.int32)
+            for i, sigma in enumerate(progress.bar(scales, desc=f"{noise}, {self.rows} rows")):
+                for seed in range(self.seeds):
+                    rng = np.random.default_rng([seed, i])
+                    centre = unit_vector(self.dim, rng=np.random.default_rng(seed))
+                    found = demographics(cast_rows(centre, sigma, self.rows, noise, rng=rng))
+                    table[i, seed] = found.unique, found.holes, found.largest
+            tensors[f"{noise}_{self.rows}"] = table
         return tensors
-
-    @classmethod
-    def restored(cls, parameters: dict) -> "CastRows":
-        """From plain parameters, in which tuples are lists."""
-        return cls(**{**parameters, "counts": tuple(parameters["counts"])})
-
-
-class Noise(StrEnum):
-    """Where the noise is added."""
-
-    FLOAT32 = "float32"  # bf16(c + sigma z)
-    BF16 = "bf16"  # bf16(c) + bf16(sigma bf16(z)), added in bf16
 
 
 def unit_vector(dim: int, *, rng: np.random.Generator) -> np.ndarray:

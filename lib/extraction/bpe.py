@@ -1,18 +1,15 @@
-"""Tokenizers of the book's own: byte-pair encoding trained here, merged, and counted.
+"""Tokenizers of the book's own: byte-pair encoding trained here, and merged.
 
 Training is deterministic: the same text and size give the same tokenizer, byte for byte.
 The merge algorithm is Sennrich et al. (2016), as in the `tokenizers` library.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 import numpy as np
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from tokenizers.pre_tokenizers import ByteLevel
-
-from lib.extraction import vocabulary
 
 LEVELS = ("character", "byte")
 WORDS = r" ?\S+|\s+"  # a word with the space before it, or white space: no knowledge of scripts
@@ -23,25 +20,17 @@ class BpeError(ValueError):
     """A tokenizer cannot be trained, merged, or used on this text."""
 
 
-def train(
-    text: str,
-    vocab_size: int,
-    level: str = "character",
-    *,
-    pattern: str = WORDS,
-    alphabet: Iterable[str] = (),
-) -> Tokenizer:
-    """A BPE tokenizer of `vocab_size` tokens trained on `text`; words are split by `pattern`.
+def train(text: str, vocab_size: int, level: str = "character") -> Tokenizer:
+    """A BPE tokenizer of `vocab_size` tokens trained on `text`, whose words are those of WORDS.
 
-    level "character": the alphabet is the text's characters (and `alphabet`, for characters that
-    only a later text has), so tokens are readable strings.
+    level "character": the alphabet is the text's characters, so tokens are readable strings.
     level "byte": the alphabet is all 256 bytes (GPT-2's byte-to-character table spells them).
     Raises BpeError if the text has not enough pairs to reach `vocab_size`.
     """
     if level not in LEVELS:
         raise BpeError(f"level must be one of {', '.join(LEVELS)}, got {level!r}")
     tokenizer = Tokenizer(models.BPE())
-    split = pre_tokenizers.Split(Regex(pattern), "isolated")
+    split = pre_tokenizers.Split(Regex(WORDS), "isolated")
     if level == "byte":
         byte_level = ByteLevel(add_prefix_space=False, use_regex=False)
         tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, byte_level])
@@ -50,7 +39,7 @@ def train(
     else:
         tokenizer.pre_tokenizer = split
         tokenizer.decoder = decoders.Fuse()
-        letters = sorted(set(text).union(alphabet))
+        letters = sorted(set(text))
     if vocab_size < len(letters):
         raise BpeError(f"vocab_size {vocab_size} is below the alphabet's {len(letters)}")
     trainer = trainers.BpeTrainer(
@@ -95,34 +84,14 @@ def encode(tokenizer: Tokenizer, text: str) -> np.ndarray:
 
     Raises BpeError if the text has a character that the tokenizer cannot spell.
     """
-    size = tokenizer.get_vocab_size()
-    dtype = np.uint16 if size <= 1 << 16 else np.int32
+    ids: list[int] = []
     batch = list(pieces(text))
-    parts = []
     for piece, encoding in zip(batch, tokenizer.encode_batch(batch), strict=True):
-        if sum(stop - start for start, stop in merged_spans(encoding.offsets)) != len(piece):
+        if tokenizer.decode(encoding.ids) != piece:
             missing = sorted(set(piece) - set(tokenizer.get_vocab()))
             raise BpeError(f"the tokenizer cannot spell {''.join(missing)[:40]!r}")
-        parts.append(np.array(encoding.ids, dtype))
-    return np.concatenate(parts) if parts else np.zeros(0, dtype)
-
-
-def census(tokenizer: Tokenizer, text: str) -> np.ndarray:
-    """How often each id occurs in the encoded `text`: (vocab,) int64. Dead tokens have 0."""
-    return np.bincount(encode(tokenizer, text), minlength=tokenizer.get_vocab_size())
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of a live/dead table."""
-
-    name: str
-    tokens: int
-    live: int
-
-    @property
-    def dead(self) -> int:
-        return self.tokens - self.live
+        ids += encoding.ids
+    return np.array(ids, np.uint16 if tokenizer.get_vocab_size() <= 1 << 16 else np.int32)
 
 
 def token_texts(tokenizer: Tokenizer) -> list[str]:
@@ -132,18 +101,6 @@ def token_texts(tokenizer: Tokenizer) -> list[str]:
     if not isinstance(tokenizer.decoder, decoders.ByteLevel):
         return spelled
     return [tokenizer.decoder.decode([token]) for token in spelled]
-
-
-def census_by(texts: Sequence[str], counts: np.ndarray, key: str = "script") -> list[Row]:
-    """Live and dead tokens by "script" or Unicode "block" of their text, most tokens first."""
-    names = {"script": vocabulary.script, "block": vocabulary.block}[key]
-    tokens: dict[str, int] = {}
-    live: dict[str, int] = {}
-    for text, count in zip(texts, counts, strict=True):
-        name = names(text)
-        tokens[name] = tokens.get(name, 0) + 1
-        live[name] = live.get(name, 0) + bool(count)
-    return [Row(n, tokens[n], live[n]) for n in sorted(tokens, key=lambda n: (-tokens[n], n))]
 
 
 def pieces(text: str) -> Iterator[str]:
@@ -162,12 +119,3 @@ def pieces(text: str) -> Iterator[str]:
                 break
         yield text[start:stop]
         start = stop
-
-
-def merged_spans(offsets: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """The stretches of text that tokens cover, each character once (bytes may share one)."""
-    end = 0
-    for start, stop in offsets:
-        if stop > end:
-            yield max(start, end), stop
-            end = stop

@@ -1,161 +1,136 @@
-"""Corpora: the committed English texts, the Thai titles, fetched slices, and mixtures of them.
+"""Corpora: the committed English texts, the Thai titles, slices of larger corpora, and mixtures.
 
-Every text is checked against the digest of the edition the book was written on, so that a
-tokenizer trained here is the same on every machine.
+Every text is held to its digest, so that a tokenizer trained here is the same on every machine.
+
+A slice is the first `characters` characters of one file such as the sources trained on: documents
+in the file's order, an empty line between them. It is fetched where the network allows, and kept as
+`data/corpora/fetched/NAME.txt.xz`; `NAME.json` beside it says where it came from and what its
+digest is. No chapter needs one: they default to the committed corpora, and take a slice's name
+wherever they take a corpus.
 """
 
+import codecs
 import hashlib
+import io
+import json
 import lzma
+import shutil
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
+import filelock
 import numpy as np
 
-from lib import files, paths
-from lib.extraction import slices
-
-
-class CorpusError(RuntimeError):
-    """A corpus is missing, damaged, of another edition, or shorter than asked for."""
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where a corpus comes from, and the digest of the edition the book uses."""
-
-    name: str
-    language: str
-    file: str  # a name in data/corpora, or a path inside `package`
-    sha256: str  # of the file's bytes after decompression
-    origin: str
-    licence: str
-    package: str | None = None  # the installed package that carries the file; None: data/corpora
-
-    def path(self) -> Path:
-        """The file. Raises CorpusError if its package is not installed."""
-        if self.package is None:
-            return paths.CORPORA / self.file
-        spec = find_spec(self.package)
-        if spec is None or spec.origin is None:
-            raise CorpusError(
-                f"corpus {self.name!r}: package {self.package} is not installed; run `make setup`"
-            )
-        return Path(spec.origin).parent / self.file
-
-
-SOURCES = {
-    name: Source(name, **entry)
-    for name, entry in files.read_yaml(paths.CORPORA / "catalogue.yaml")["editions"].items()
-}
-
+from lib import files, paths, progress
+from lib.extraction import editions, fetching, ranges
+from lib.extraction.catalogue import SpecimenError
+from lib.extraction.editions import EditionError
 
 # Typographic characters that Moby-Dick's edition uses beside ASCII.
 ASCII_SPELLING = str.maketrans({"—": "--", "‘": "'", "’": "'", "“": '"', "”": '"'})
+PIECE = 2000  # characters; the longest pieces into which a mixture's corpora are cut
+READ = 1 << 20  # bytes of a plain text asked for at a time
+BETWEEN = "\n\n"  # between two documents
+GUTENBERG = ("*** START OF", "*** END OF")  # lines round the text of a Project Gutenberg file
+
+
+class CorpusError(ValueError):
+    """A corpus is unknown, or shorter than asked for."""
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Where a slice is cut from."""
+
+    name: str
+    language: str
+    file: str  # in the repository; or the whole address of a Gutenberg text, if there is none
+    repo: str | None = None  # a data set on the Hugging Face hub
+    revision: str = "main"  # the commit it stands for is recorded
+    column: str | None = None  # of a Parquet file; None: the file is plain UTF-8 text
+    characters: int | None = None  # None: all of it
+    licence: str = ""
+    gated: bool = False  # the hub asks for an accepted licence and a token
+    sources: str = ""  # what the sources used, and how much of it
+
+
+_FILE = files.read_yaml(paths.CORPORA / "catalogue.yaml")
+EDITIONS = _FILE["editions"]
+SLICES = {name: Slice(name, **entry) for name, entry in _FILE["slices"].items()}
 
 
 @lru_cache
-def read(name: str) -> str:
-    """The whole text of one source. Raises CorpusError (missing, damaged, another edition)."""
-    if name not in SOURCES:
-        raise CorpusError(f"unknown corpus {name!r}; there are {', '.join(SOURCES)}")
-    source = SOURCES[name]
-    file = source.path()
-    mend = "run `make setup`" if source.package else "restore it with `git checkout`"
-    try:
-        data = file.read_bytes()
-        if file.suffix == ".xz":
-            data = lzma.decompress(data)
-    except (OSError, lzma.LZMAError) as error:
-        raise CorpusError(f"corpus {name!r}: cannot read {file}: {error}; {mend}") from error
-    if hashlib.sha256(data).hexdigest() != source.sha256:
-        raise CorpusError(f"corpus {name!r}: {file} is not the edition the book uses; {mend}")
-    return data.decode("utf-8")
+def edition(name: str) -> str:
+    """The whole text of one of EDITIONS, as this book reads it. Raises EditionError.
 
-
-def english(characters: int | None = None) -> str:
-    """The State of the Union addresses: 10.8 million characters, or the first `characters`.
-
-    The one control character of the edition (U+0002, where a hyphen was) is taken out.
+    english: State of the Union addresses, 10.8 million characters; their one control character
+    (U+0002, where a hyphen was) is taken out. moby_dick: 1.2 million characters, in ASCII.
+    thai: titles of Thai Wikipedia, one a line, 4.3 million characters; the file's order is already
+    shuffled, so its beginning is a fair sample of the whole.
     """
-    return head(read("sotu").replace("\x02", ""), characters, "english")
+    text = editions.catalogued(EDITIONS[name], paths.CORPORA).decode("utf-8")
+    if name == "moby_dick":
+        return in_ascii(text)
+    if name == "thai":
+        lines = text.splitlines()
+        return "".join(line + "\n" for line in lines if line and not line.startswith("#"))
+    return text.replace("\x02", "")
 
 
-def moby_dick(characters: int | None = None, *, ascii_only: bool = True) -> str:
-    """Moby-Dick, 1.2 million characters; with `ascii_only`, dashes and quotes spelt in ASCII."""
-    text = read("moby_dick")
-    return head(spelt_in_ascii(text) if ascii_only else text, characters, "moby_dick")
-
-
-def spelt_in_ascii(text: str) -> str:
+def in_ascii(text: str) -> str:
     """The text in ASCII: dashes and quotes respelt, accents and what else is beyond it left out."""
     plain = unicodedata.normalize("NFKD", text.translate(ASCII_SPELLING))
     return plain.encode("ascii", "ignore").decode("ascii")
 
 
-def thai(characters: int | None = None) -> str:
-    """Titles of Thai Wikipedia, one a line: 4.3 million characters, or the first `characters`.
-
-    The file's order is already shuffled, so its beginning is a fair sample of the whole.
-    """
-    lines = read("thai_titles").splitlines()
-    titles = [line for line in lines if line and not line.startswith("#")]
-    return head("\n".join(titles) + "\n", characters, "thai")
-
-
-TEXTS = {"english": english, "moby_dick": moby_dick, "thai": thai}
-_EDITIONS = {"english": "sotu", "moby_dick": "moby_dick", "thai": "thai_titles"}
-
-
 def text(name: str, characters: int | None = None) -> str:
-    """The corpus `name`: one of TEXTS, or a slice that was fetched; its first `characters`.
+    """The corpus `name`: one of EDITIONS, or a slice that was fetched; its first `characters`.
 
-    Raises CorpusError for an unknown name or too short a text, SliceError if it is not here.
+    Raises CorpusError for an unknown name or too short a text, EditionError if it is not here.
     """
-    if name in TEXTS:
-        return TEXTS[name](characters)
-    if name in slices.CATALOGUE:
-        return head(slices.read(name), characters, name)
-    known = ", ".join([*TEXTS, *slices.CATALOGUE])
+    if name in EDITIONS:
+        return head(edition(name), characters, name)
+    if name in SLICES:
+        sha256, mend = provenance(name)["sha256"], f"`python -m lib fetch {name} --again`"
+        kept = editions.held(slice_file(name), sha256, mend).decode("utf-8")
+        return head(kept, characters, name)
+    known = ", ".join([*EDITIONS, *SLICES])
     raise CorpusError(f"unknown corpus {name!r}; there are {known}")
 
 
 def origin(name: str) -> str:
     """What the corpus `name` is and where it comes from, for a page. Raises as `text` does."""
-    if name in _EDITIONS:
-        return SOURCES[_EDITIONS[name]].origin
-    if name not in slices.CATALOGUE:
+    if name in EDITIONS:
+        return EDITIONS[name]["origin"]
+    if name not in SLICES:
         text(name, 0)  # says which there are
-    record = slices.provenance(name)
+    record = provenance(name)
     return f"the first {record['characters']:,} characters of {record['source']}"
 
 
-def mixed(
-    shares: Mapping[str, float], *, characters: int, seed: int = 42, piece: int = 2000
-) -> str:
+def mixed(shares: Mapping[str, float], *, characters: int, seed: int = 42) -> str:
     """A text of `characters` characters from several corpora, e.g. {"english": 0.8, "thai": 0.2}.
 
-    Each corpus gives its first `share * characters` characters, cut into pieces of `piece`
-    characters (at a line's or word's end where there is one) that are then shuffled together.
-    Raises CorpusError if the shares do not sum to one, or a corpus is too short.
+    Each corpus gives its first `share * characters` characters, cut into pieces of at most PIECE
+    (at a line's or word's end where there is one) that are then shuffled together. Raises
+    CorpusError if the shares do not sum to one, or a corpus is too short.
     """
     if abs(sum(shares.values()) - 1) > 1e-9 or min(shares.values()) < 0:
         raise CorpusError(f"shares must be positive and sum to 1, got {dict(shares)}")
     pieces: list[str] = []
     for name, share in shares.items():
-        pieces += cut(text(name, round(share * characters)), piece)
+        pieces += cut(text(name, round(share * characters)), PIECE)
     order = np.random.default_rng(seed).permutation(len(pieces))
     return "".join(pieces[i] for i in order)
 
 
 def head(text: str, characters: int | None, name: str) -> str:
     """The first `characters` characters. Raises CorpusError if there are not so many."""
-    if characters is None:
-        return text
-    if not 0 <= characters <= len(text):
+    if characters is not None and not 0 <= characters <= len(text):
         raise CorpusError(
             f"corpus {name!r} has {len(text):,} characters; {characters:,} were asked for"
         )
@@ -173,3 +148,192 @@ def cut(text: str, piece: int) -> list[str]:
         pieces.append(text[start:stop])
         start = stop
     return pieces
+
+
+# ----------------------------------------------------------------------------- slices
+
+
+def slice_file(name: str) -> Path:
+    """Where the slice's text lies, or will lie."""
+    return paths.SLICES / f"{name}.txt.xz"
+
+
+def provenance(name: str) -> dict[str, Any]:
+    """Where a fetched slice came from: source, version, characters, sha256. Raises EditionError."""
+    file = paths.SLICES / f"{name}.json"
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+        return {key: record[key] for key in ("source", "version", "characters", "sha256")}
+    except FileNotFoundError:
+        raise EditionError(f"corpus {name!r} is not here; `python -m lib fetch {name}`") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise EditionError(
+            f"{file}: is damaged ({error!r}); `python -m lib fetch {name} --again`"
+        ) from None
+
+
+def keep_slice(name: str, text: str, source: str, version: str) -> Path:
+    """Keep the text of a slice with its provenance; returns its file. Raises files.FileError."""
+    data = text.encode("utf-8")
+    record = {
+        "source": source,
+        "version": version,
+        "characters": len(text),
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "licence": SLICES[name].licence,
+    }
+    packed, words = lzma.compress(data), json.dumps(record, indent=1) + "\n"
+    file, beside = slice_file(name), paths.SLICES / f"{name}.json"
+    beside.unlink(missing_ok=True)  # a text without its record is not read
+    files.write_atomically(file, lambda temporary: temporary.write_bytes(packed))
+    files.write_atomically(beside, lambda temporary: temporary.write_text(words))
+    return file
+
+
+def fetch(name: str, *, again: bool = False) -> Path:
+    """The file of slice `name`, streamed if it is not here (or `again`).
+
+    Of a file of many gigabytes only the bytes that hold the slice are read: a Parquet file from its
+    footer on, row group by row group, and of each only the pages of the text's column. What came is
+    kept in a folder beside the slice, so that a fetch that was cut goes on where it was; a file
+    that has changed meanwhile is begun anew. Raises SpecimenError saying why it cannot be had.
+    """
+    wanted, final = SLICES[name], slice_file(name)
+    if not again and final.exists():
+        text(name)  # damaged: says so
+        return final
+    parts = final.with_name(f"{name}.parts")
+    try:
+        parts.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(final.with_name(f"{name}.lock"), timeout=0):
+            if wanted.repo is None:
+                remote = ranges.find(wanted.file, name)
+            else:
+                remote = fetching.dataset_file(wanted.repo, wanted.file, wanted.revision)
+            _begin(parts, f"{remote.size} {remote.version}")
+            found = _text(wanted, RangeFile(remote, parts))
+            keep_slice(name, found, f"{wanted.repo or ''} {wanted.file}".strip(), remote.version)
+            shutil.rmtree(parts)
+    except filelock.Timeout:
+        raise SpecimenError(f"{final}: another process is fetching it; wait for it") from None
+    except OSError as error:
+        raise files.unwritable(parts, error) from None
+    return final
+
+
+def _begin(parts: Path, version: str) -> None:
+    """Empty the folder of kept ranges if they are of another version of the file."""
+    stamp = parts / "version.json"
+    if not stamp.exists() or json.loads(stamp.read_text()) != version:
+        shutil.rmtree(parts)
+        parts.mkdir()
+        files.write_atomically(stamp, lambda path: path.write_text(json.dumps(version)))
+
+
+class RangeFile(io.RawIOBase):
+    """A remote file to read and seek in; each range that was read is kept in a folder."""
+
+    def __init__(self, remote: ranges.Remote, folder: Path) -> None:
+        super().__init__()
+        self.remote, self.folder, self.at = remote, folder, 0
+
+    def readable(self) -> bool:
+        """Yes."""
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Go to a place."""
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self.at, io.SEEK_END: self.remote.size}[whence]
+        self.at = start + offset
+        return self.at
+
+    def read(self, size: int = -1) -> bytes:
+        """The next `size` bytes (-1: the rest), from the folder or from the network."""
+        start = self.at
+        stop = self.remote.size if size < 0 else min(start + size, self.remote.size)
+        if stop <= start:
+            return b""
+        kept = self.folder / f"{start}-{stop}"
+        done = kept.stat().st_size if kept.exists() else 0
+        if done < stop - start:
+            with kept.open("ab") as sink:
+                ranges.read_range(self.remote, start + done, stop, sink, quiet=True)
+        self.at = stop
+        return kept.read_bytes()
+
+
+def _text(wanted: Slice, source: RangeFile) -> str:
+    """The slice's text out of its file. Raises SpecimenError."""
+    name = source.remote.name
+    if wanted.column is not None:
+        return _take(_of_parquet(source, wanted.column), BETWEEN, wanted.characters, name)
+    text = _take(_of_text(source), "", wanted.characters, name)
+    return text if wanted.repo is not None else _gutenberg(text, name)
+
+
+def _take(texts: Iterable[str], between: str, characters: int | None, name: str) -> str:
+    """The first `characters` characters (None: all) of the texts, joined.
+
+    Raises SpecimenError if there are fewer.
+    """
+    found, length = [], 0
+    with progress.bar(total=characters, desc=name, unit=" characters", unit_scale=True) as bar:
+        for text in texts:
+            found.append(text)
+            length += len(text) + len(between)
+            bar.update(len(text) + len(between))
+            if characters is not None and length >= characters + len(between):
+                break
+    joined = between.join(found)
+    if characters is not None and len(joined) < characters:
+        raise SpecimenError(
+            f"{name}: has {len(joined):,} characters, {characters:,} were asked for; the file has "
+            "changed: mend its entry in data/corpora/catalogue.yaml"
+        )
+    return joined[:characters]
+
+
+def _of_text(source: RangeFile) -> Iterator[str]:
+    """The pieces of a UTF-8 text, lines ended by a newline alone. Raises SpecimenError."""
+    decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8")(), True)
+    try:
+        while data := source.read(READ):
+            yield decoder.decode(data)
+        yield decoder.decode(b"", final=True)
+    except UnicodeDecodeError as error:
+        raise SpecimenError(f"{source.remote.name}: is no UTF-8 text ({error})") from None
+
+
+def _gutenberg(text: str, name: str) -> str:
+    """The book without what Project Gutenberg writes round it. Raises SpecimenError."""
+    start, end = (text.find(mark) for mark in GUTENBERG)
+    if not 0 <= start < end:
+        raise SpecimenError(f"{name}: is no Project Gutenberg text (no START and END lines)")
+    return text[text.index("\n", start) : end].strip("\n\ufeff ") + "\n"
+
+
+def _of_parquet(source: RangeFile, column: str) -> Iterator[str]:
+    """The texts of a Parquet file's column in order. Raises SpecimenError."""
+    name = source.remote.name
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise SpecimenError(
+            f"{name}: reading Parquet needs pyarrow: `pip install '.[corpora]'`"
+        ) from None
+    try:
+        file = pyarrow.parquet.ParquetFile(pyarrow.PythonFile(source, mode="r"))
+        if column not in file.schema_arrow.names:
+            names = ", ".join(file.schema_arrow.names)
+            raise SpecimenError(f"{name}: has no column {column!r}; there are {names}")
+        kind = file.schema_arrow.field(column).type
+        if not (pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)):
+            raise SpecimenError(f"{name}: column {column!r} holds {kind}, not text")
+        for group in range(file.num_row_groups):
+            rows = file.read_row_group(group, columns=[column], use_threads=False)
+            yield from (text for text in rows.column(0).to_pylist() if text)
+    except (pyarrow.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the disk's, not the file's
+        raise SpecimenError(f"{name}: is no readable Parquet file ({error})") from None

@@ -1,28 +1,11 @@
-r"""Between which neighbours does a pre-tokenizer leave a text in one word?
+"""Neighbours of a token: those that keep it in one word, those that complete half a character."""
 
-A token whose text is cut where it stands alone may still be kept whole beside other characters. It
-is asked between every pair of SURROUNDINGS. The answer depends on a text only through what the
-patterns can tell apart, so texts of the same *kinds* of characters share one answer: two characters
-beyond ASCII are of one kind if the same property escapes (\p{L}, \s) of the patterns match them,
-with and without regard to case. Where a pattern has anything else to say of such characters
-(flags, POSIX classes, literals), every character is a kind of its own.
-
-Can a piece of a character ever be emitted? The search for texts that complete it.
-
-A token whose bytes are no valid UTF-8 starts or ends inside a character. It is emitted only between
-neighbours that supply the character's other bytes and leave the token alone in merging. By the
-second fact of `lib.extraction.merging`, a chain of tokens is what merging gives only if each
-adjacent pair is; so the search looks at *every* token that can stand at its left and every one that
-can stand at its right, and keeps those whose pair with it is stable. Both lists are complete. Only
-where a neighbour is itself unfinished at its far side is the search bounded: DEPTH tokens on either
-side, and of the ways to finish such a neighbour the FURTHER first ones.
-"""
-
+import codecs
 from collections import defaultdict
 from collections.abc import Hashable, Iterator
-from dataclasses import dataclass, field
-from functools import cached_property
-from itertools import islice
+from functools import cache, cached_property
+from itertools import islice, product
+from typing import NamedTuple
 
 import regex
 
@@ -32,21 +15,25 @@ from lib.extraction.vocabulary import Vocabulary
 # One character of each kind that pre-tokenizers tell apart, as neighbours for a token in context.
 # The search of a token in context is bounded by the pairs of these.
 SURROUNDINGS = ("", " ", "\n", "\r", "\t", "a", "A", "1", "!", "'", "\u0301", "\u0e01", "\u4e00")
+CONTEXTS = [pair for pair in product(SURROUNDINGS, repeat=2) if any(pair)]  # (before, after)
 ESCAPE = regex.compile(r"\\[pP]\{\w+\}|\\[sS]")  # what patterns say of characters beyond ASCII
 REST = regex.compile(r"(?:[\x00-\x5b\x5d-\x7f]|\\[rnt]|\\[^\w])*")  # and what only of ASCII
 MORE = regex.compile(r"\[:|\(\?(?!i[:)])[A-Za-z]|\{[^\d,]")  # POSIX classes, flags, fuzzy matching
 
-
-def contexts() -> Iterator[tuple[str, str]]:
-    """Every pair of surroundings but the empty one: the bound of the search in context."""
-    for before in SURROUNDINGS:
-        for after in SURROUNDINGS:
-            if before or after:
-                yield before, after
+DEPTH = 3  # tokens on either side; a character has at most four bytes
+FURTHER = 6  # ways to finish an unfinished neighbour
 
 
 class Contexts:
-    """For one vocabulary, which contexts keep a text in one word; each kind of text asked once."""
+    r"""For one vocabulary, which contexts keep a text in one word; each kind of text asked once.
+
+    A token whose text is cut where it stands alone may still be kept whole beside other characters.
+    The answer depends on a text only through what the patterns can tell apart, so texts of the same
+    *kinds* of characters share it: two characters beyond ASCII are of one kind if the same property
+    escapes (\p{L}, \s) of the patterns match them, with and without regard to case. Where a pattern
+    has anything else to say of such characters (flags, POSIX classes, literals), every character is
+    a kind of its own.
+    """
 
     def __init__(self, vocabulary: Vocabulary):
         self.vocabulary = vocabulary
@@ -54,12 +41,12 @@ class Contexts:
         self.known: dict[tuple[Hashable, ...], list[tuple[str, str]]] = {}
 
     def keeping(self, text: str) -> list[tuple[str, str]]:
-        """The contexts (before, after), in their order, in which `text` lies within one word."""
+        """Those of CONTEXTS (before, after), in their order, that leave `text` within one word."""
         kinds = tuple(map(self.kind, text))
         if kinds not in self.known:
             self.known[kinds] = [
                 (before, after)
-                for before, after in contexts()
+                for before, after in CONTEXTS
                 if merging.together(
                     before + text + after, len(before), len(before) + len(text), self.vocabulary
                 )
@@ -85,8 +72,7 @@ class Contexts:
             if not REST.fullmatch(rest) or MORE.search(rest):
                 return None
             found.update(ESCAPE.findall(pattern))
-        flags = (0, regex.IGNORECASE)
-        return tuple(regex.compile(escape, flag) for escape in sorted(found) for flag in flags)
+        return tuple(regex.compile(*pair) for pair in product(sorted(found), (0, regex.IGNORECASE)))
 
 
 def folds_to_ascii(character: str) -> bool:
@@ -95,14 +81,7 @@ def folds_to_ascii(character: str) -> bool:
     return any(map(str.isascii, "".join(forms)))
 
 
-DEPTH = 3  # tokens on either side; a character has at most four bytes
-FURTHER = 6  # ways to finish an unfinished neighbour
-LEAD = {2: 0xC0, 3: 0xE0, 4: 0xF0}  # UTF-8: the first byte of a character of so many bytes
-LEAST = {2: 0x80, 3: 0x800, 4: 0x10000}  # and the least code point that is spelled so
-
-
-@dataclass(frozen=True)
-class Edges:
+class Edges(NamedTuple):
     """A byte string cut where characters are cut."""
 
     head: bytes  # leading continuation bytes, whose first bytes are missing
@@ -112,37 +91,17 @@ class Edges:
 
 def edges(token: bytes) -> Edges | None:
     """The edges of a byte string; None if no UTF-8 text can contain it."""
-    head = 0
-    while head < len(token) and 0x80 <= token[head] < 0xC0:
-        head += 1
-    for stop in range(len(token), max(head, len(token) - 3) - 1, -1):
-        try:
-            token[head:stop].decode("utf-8")
-        except UnicodeDecodeError:
-            continue
-        tail = token[stop:]
-        if head <= 3 and (not tail or begins_character(tail)):
-            return Edges(token[:head], token[head:stop], tail)
-        return None
-    return None
-
-
-def decodes(data: bytes) -> bool:
-    """Whether `data` is exactly one character."""
+    body = token.lstrip(bytes(range(0x80, 0xC0)))
+    head = token[: len(token) - len(body)]
+    decoder = codecs.getincrementaldecoder("utf-8")()
     try:
-        return len(data.decode("utf-8")) == 1
+        decoder.decode(body)
     except UnicodeDecodeError:
-        return False
-
-
-def begins_character(data: bytes) -> bool:
-    """Whether `data` is the beginning of some character's UTF-8, but not all of it."""
-    return any(
-        decodes(data + second + b"\x80" * rest)
-        for second in (b"", b"\x80", b"\x90", b"\xa0")
-        for rest in range(4 - len(data) - len(second) + 1)
-        if second or rest
-    )
+        return None
+    tail, _ = decoder.getstate()  # what has come of a character that is not whole yet
+    if len(head) > 3 or (tail and not characters(tail)):  # a surrogate's beginning is let pass
+        return None
+    return Edges(head, body[: len(body) - len(tail)], tail)
 
 
 def length(first: int) -> int:
@@ -150,32 +109,41 @@ def length(first: int) -> int:
     return 2 if first < 0xE0 else 3 if first < 0xF0 else 4
 
 
-def characters(begun: bytes) -> list[str]:
+@cache
+def characters(begun: bytes) -> str:
     """All characters whose UTF-8 starts with the bytes `begun` (and goes on), in order."""
-    size = length(begun[0])
-    point = begun[0] - LEAD[size]
-    for byte in begun[1:]:
-        point = point << 6 | byte & 0x3F
-    step = 1 << 6 * (size - len(begun))  # code points that begin so
-    points = range(max(point * step, LEAST[size]), min((point + 1) * step, 0x110000))
-    return [chr(point) for point in points if not 0xD800 <= point < 0xE000]
+    rests = product(range(0x80, 0xC0), repeat=length(begun[0]) - len(begun))
+    return b"".join(begun + bytes(rest) for rest in rests).decode("utf-8", "ignore")
 
 
-@dataclass(frozen=True)
 class Search:
-    """A vocabulary's fragments, by what they leave unfinished on each side, shortest first."""
+    """Of one vocabulary, the tokens beside which a piece of a character is emitted.
 
-    vocabulary: Vocabulary
-    by_tail: dict[bytes, list[bytes]]  # begun character -> tokens that end in it
-    by_head: dict[bytes, list[bytes]]  # continuation bytes -> tokens that start with them
-    runs_only: tuple[bytes, ...]  # tokens of nothing but continuation bytes
-    pairs: dict[bytes, dict[bytes, bool]] = field(default_factory=dict, repr=False)  # memory
-    known: dict[bytes, list[bytes]] = field(default_factory=dict, repr=False)  # of beginnings
+    A token whose bytes are no valid UTF-8 starts or ends inside a character. It is emitted only
+    between neighbours that supply the character's other bytes and leave the token alone in merging.
+    By the second fact of `lib.extraction.merging`, a chain of tokens is what merging gives only if
+    each adjacent pair is; so the search looks at *every* token that can stand at its left and every
+    one that can stand at its right, and keeps those whose pair with it is stable. Both lists are
+    complete. Only where a neighbour is itself unfinished at its far side is the search bounded:
+    DEPTH tokens on either side, and of the ways to finish such a neighbour the FURTHER first ones.
+    """
 
-    @cached_property
-    def contexts(self) -> Contexts:
-        """Which neighbours keep a text in one word."""
-        return Contexts(self.vocabulary)
+    def __init__(self, vocabulary: Vocabulary):
+        self.vocabulary = vocabulary
+        self.contexts = Contexts(vocabulary)
+        # the fragments by what they leave unfinished on each side, shortest first
+        self.by_tail: dict[bytes, list[bytes]] = defaultdict(list)
+        self.by_head: dict[bytes, list[bytes]] = defaultdict(list)
+        for token in sorted(vocabulary.ids, key=lambda t: (len(t), t)):
+            if vocabulary.level == "byte" and not token.isascii() and (cut := edges(token)):
+                if cut.tail:
+                    self.by_tail[cut.tail].append(token)
+                if cut.head:
+                    self.by_head[cut.head].append(token)
+        # tokens of nothing but continuation bytes
+        self.runs_only = [head for head, after in self.by_head.items() if after[0] == head]
+        self.pairs: dict[tuple[bytes, bytes], bool] = {}  # what is known of them
+        self.known: dict[bytes, list[bytes]] = {}  # of beginnings
 
     @cached_property
     def whole(self) -> frozenset[bytes]:
@@ -184,10 +152,10 @@ class Search:
 
     def stable(self, left: bytes, right: bytes) -> bool:
         """Whether merging keeps `left` and `right` apart, and each of them whole."""
-        known = self.pairs.setdefault(left, {})
-        if right not in known:
-            known[right] = merging.merge(left + right, self.vocabulary) == [left, right]
-        return known[right]
+        pair = left, right
+        if pair not in self.pairs:
+            self.pairs[pair] = merging.merge(left + right, self.vocabulary) == [left, right]
+        return self.pairs[pair]
 
     def beginnings(self, run: bytes) -> list[bytes]:
         """The tokens whose begun character the continuation bytes `run` finish."""
@@ -195,7 +163,7 @@ class Search:
             self.known[run] = [
                 token
                 for tail, tokens in self.by_tail.items()
-                if length(tail[0]) == len(tail) + len(run) and decodes(tail + run)
+                if length(tail[0]) == len(tail) + len(run) and edges(tail + run)
                 for token in tokens
             ]
         return self.known[run]
@@ -234,7 +202,7 @@ class Search:
         elif depth:
             found = (
                 more
-                for character in islice(characters(tail), 64)
+                for character in characters(tail)[:64]
                 for more in self.finish(token, character.encode()[len(tail) :], depth)
             )
             yield from islice(found, FURTHER)
@@ -255,17 +223,3 @@ class Search:
         """(before, after) that complete a token which is the middle of one character."""
         for run, after in self.runs(token, token):
             yield from ((before, after) for before in self.lefts(token, run))
-
-
-def search(vocabulary: Vocabulary) -> Search:
-    """Index the fragments of a vocabulary for the search."""
-    by_tail, by_head = defaultdict(list), defaultdict(list)
-    for token in sorted(vocabulary.ids, key=lambda t: (len(t), t)):
-        if vocabulary.level == "byte" and not token.isascii():
-            cut = edges(token)
-            if cut and cut.tail:
-                by_tail[cut.tail].append(token)
-            if cut and cut.head:
-                by_head[cut.head].append(token)
-    runs_only = tuple(head for head, after in by_head.items() if after[0] == head)
-    return Search(vocabulary, dict(by_tail), dict(by_head), runs_only)

@@ -17,7 +17,7 @@ merges on disjoint stretches do not see each other, and a token once joined is n
 import unicodedata
 
 import numpy as np
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from tokenizers.pre_tokenizers import ByteLevel
 
 from lib.extraction.vocabulary import Vocabulary, byte_table
@@ -64,20 +64,12 @@ def words(text: str, vocabulary: Vocabulary) -> list[str]:
     for expression in vocabulary.expressions:
         cut: list[str] = []
         for piece in pieces:
-            found = expression.findall(piece)
-            if sum(map(len, found)) == len(piece):  # the matches cover it: the usual case
-                cut += filter(None, found)
-                continue
             end = 0
             for match in expression.finditer(piece):
-                if match.start() > end:
-                    cut.append(piece[end : match.start()])
-                if match.end() > match.start():
-                    cut.append(match.group())
+                cut += piece[end : match.start()], match.group()
                 end = match.end()
-            if end < len(piece):
-                cut.append(piece[end:])
-        pieces = cut
+            cut.append(piece[end:])
+        pieces = [piece for piece in cut if piece]
     return pieces
 
 
@@ -92,16 +84,17 @@ def together(text: str, start: int, stop: int, vocabulary: Vocabulary) -> bool:
     return False
 
 
+def cut(word: bytes, vocabulary: Vocabulary) -> list[bytes]:
+    """The byte strings of the tokens of one word."""
+    if vocabulary.whole_words and word in vocabulary.ids:
+        return [word]
+    return merge(word, vocabulary)
+
+
 def tokenize(text: str, vocabulary: Vocabulary) -> list[bytes]:
     """The byte strings of the tokens of `text` (added tokens are not looked for)."""
-    tokens: list[bytes] = []
-    for word in words(normalise(text, vocabulary), vocabulary):
-        data = word.encode("utf-8")
-        if vocabulary.whole_words and data in vocabulary.ids:
-            tokens.append(data)
-        else:
-            tokens += merge(data, vocabulary)
-    return tokens
+    found = words(normalise(text, vocabulary), vocabulary)
+    return [token for word in found for token in cut(word.encode("utf-8"), vocabulary)]
 
 
 def encode(text: str, vocabulary: Vocabulary) -> list[int]:
@@ -115,9 +108,7 @@ def whole(vocabulary: Vocabulary) -> frozenset[bytes]:
     tokens = vocabulary.tokens
     if vocabulary.merges is not None or vocabulary.level != "byte":
         return frozenset(t for t in vocabulary.ids if merge(t, vocabulary) == [t])
-    from lib.extraction import (
-        merging_compiled,  # compiled: a command line should answer before it is loaded
-    )
+    from lib.extraction import merging_compiled  # slow to import: a command line answers before
 
     parts, _ = merging_compiled.pieces(tokens)
     return frozenset(tokens[id] for id in np.flatnonzero(parts == 1))
@@ -155,8 +146,6 @@ def as_tokenizer(vocabulary: Vocabulary) -> Tokenizer:
         )
     )
     if vocabulary.normaliser:
-        from tokenizers import normalizers
-
         tokenizer.normalizer = getattr(normalizers, vocabulary.normaliser)()
     if vocabulary.level == "byte":
         tokenizer.decoder = decoders.ByteLevel()

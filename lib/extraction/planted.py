@@ -5,8 +5,6 @@ rows at chosen lattice offsets, so that every rule of the cluster chapter has an
 beforehand. Offsets are in lattice steps within one binade: no exponent changes unless it is asked.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 
 POPULATIONS = (407, 352, 153, 114, 11, 10, 6, 5, 4, 4, 3, 3, 2)  # half of Qwen3-4B's large ones
@@ -19,32 +17,16 @@ CENTRE_SIGMA = 0.012
 FAR_DISTANCE = 0.009  # L2
 
 
-@dataclass(frozen=True)
 class Answers:
     """What the finders must say about the planted matrix."""
 
-    populations: tuple[int, ...]  # of the cluster's black holes
-    holes: int  # black holes of the whole matrix, the live twins included
-    hole_rows: int  # rows in the cluster's black holes
-    exact_exponents: int
-    within_one: int
-    graph: int
-    void: int
-
-
-def answers() -> Answers:
-    """The known answers."""
-    inside = sum(POPULATIONS)
-    exact = inside + NEAR
-    return Answers(
-        populations=POPULATIONS,
-        holes=len(POPULATIONS) + TWINS,
-        hole_rows=inside,
-        exact_exponents=exact,
-        within_one=exact + SHIFTED,
-        graph=exact + SHIFTED,
-        void=exact + SHIFTED + FAR,
-    )
+    populations = POPULATIONS  # of the cluster's black holes
+    holes = len(POPULATIONS) + TWINS  # black holes of the whole matrix, the live twins included
+    hole_rows = sum(POPULATIONS)  # rows in the cluster's black holes
+    exact_exponents = hole_rows + NEAR
+    within_one = exact_exponents + SHIFTED
+    graph = within_one
+    void = graph + FAR
 
 
 def matrix(*, rows: int, dim: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -52,8 +34,8 @@ def matrix(*, rows: int, dim: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     bits = _round(rng.normal(0, LIVE_SIGMA, (rows, dim)))
     centre = _centre(rng, dim)
-    planted = np.concatenate([_holes(centre, rng), _near(centre, rng), _shifted(centre),
-                              _far(centre, rng)])  # fmt: skip
+    groups = [_holes(centre), _near(centre, rng), _shifted(centre), _far(centre, rng)]
+    planted = np.concatenate(groups)
     ids = rng.choice(rows, len(planted) + 2 * TWINS, replace=False)
     cluster, twins = ids[: len(planted)], ids[len(planted) :]
     bits[cluster] = planted
@@ -74,22 +56,19 @@ def _centre(rng: np.random.Generator, dim: int) -> np.ndarray:
     return (bits & 0xFF80) | rng.integers(48, 80, dim).astype(np.uint16)
 
 
-def _holes(centre: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _holes(centre: np.ndarray) -> np.ndarray:
     """The black holes: each one step off the centre in a dimension of its own."""
-    vectors = []
-    for hole in range(len(POPULATIONS)):
-        vector = centre.copy()
-        vector[SHIFTED + hole] += 1
-        vectors.append(vector)
+    hole = np.arange(len(POPULATIONS))
+    vectors = np.repeat(centre[None], len(hole), axis=0)
+    vectors[hole, SHIFTED + hole] += 1
     return np.repeat(vectors, POPULATIONS, axis=0)
 
 
 def _near(centre: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Distinct rows one or two steps off in three dimensions each."""
-    first = SHIFTED + len(POPULATIONS)
+    dimensions = np.arange(3 * NEAR).reshape(NEAR, 3) + SHIFTED + len(POPULATIONS)
     vectors = np.repeat(centre[None], NEAR, axis=0)
-    for k in range(NEAR):
-        vectors[k, first + 3 * k : first + 3 * k + 3] += rng.integers(1, 3, 3).astype(np.uint16)
+    vectors[np.arange(NEAR)[:, None], dimensions] += rng.integers(1, 3, (NEAR, 3)).astype(np.uint16)
     return vectors
 
 

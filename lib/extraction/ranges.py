@@ -1,16 +1,18 @@
 """Read a byte range of a remote file: into one reused buffer, onward after a cut, checked.
 
 `huggingface_hub` finds the file; the bytes come through the standard library's HTTP client, whose
-`readinto` fills a caller's buffer without a copy, which the hub's own reader does not offer.
+`readinto` fills a caller's buffer without a copy, which the hub's own reader does not offer:
+`benchmarks/hub.py` shows this one 6.5 times as fast as fsspec's HfFileSystem.
 """
 
 import http.client
+import io
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import BinaryIO
 from urllib.parse import urlsplit
 
@@ -27,12 +29,13 @@ RETRIED = frozenset({408, 429, 500, 502, 503, 504})
 
 @dataclass(frozen=True)
 class Remote:
-    """A remote file as it was found: every read is held to `size` and, if sent, to `etag`."""
+    """A remote file as it was found: every read is held to its size."""
 
+    name: str  # for messages
     url: str
     size: int  # bytes
-    headers: Mapping[str, str]  # sent with every request (a token, if the host may see it)
-    name: str  # for messages
+    version: str  # what must not change between two attempts: commit and etag, or the like
+    headers: Mapping[str, str] = field(default_factory=dict)  # a token, if the host may see it
 
 
 class RangeRefused(SpecimenError):
@@ -43,8 +46,8 @@ class RangeRefused(SpecimenError):
         self.status = status
 
 
-def find(url: str, name: str) -> tuple[Remote, str]:
-    """(remote file, version) at a plain address. Raises SpecimenError."""
+def find(url: str, name: str) -> Remote:
+    """The file at a plain address. Raises SpecimenError."""
     request = urllib.request.Request(url, method="HEAD", headers={"Accept-Encoding": "identity"})
     try:
         with _OPENER.open(request, timeout=TIMEOUT) as response:
@@ -53,35 +56,27 @@ def find(url: str, name: str) -> tuple[Remote, str]:
             url = response.url
     except urllib.error.HTTPError as error:
         error.close()
-        refusal = _refusal(Remote(url, 0, {}, name), error)
-        raise SpecimenError(
-            str(refusal)
-            if isinstance(refusal, SpecimenError)
-            else f"{name}: {url} answers with {refusal}: try later"
-        ) from None
+        refusal = _refusal(name, error)
+        if isinstance(refusal, _Temporary):
+            refusal = SpecimenError(f"{name}: {url} answers with {refusal}: try later")
+        raise refusal from None
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
         raise SpecimenError(f"{name}: cannot be had: {url} is not reachable ({reason})") from None
     if not size.isdigit() or not version:
         raise SpecimenError(f"{name}: {url} gives no size or no version; fetch again later")
-    return Remote(url, int(size), {}, name), version
+    return Remote(name, url, int(size), version)
 
 
 def read_bytes(remote: Remote, start: int, stop: int) -> bytes:
     """Bytes start..stop-1, for short ranges. Raises SpecimenError."""
-    sink = _Memory()
+    sink = io.BytesIO()
     read_range(remote, start, stop, sink, quiet=True)
-    return bytes(sink.held)
+    return sink.getvalue()
 
 
 def read_range(
-    remote: Remote,
-    start: int,
-    stop: int,
-    sink: BinaryIO,
-    *,
-    quiet: bool = False,
-    wait: Callable[[float], None] = time.sleep,
+    remote: Remote, start: int, stop: int, sink: BinaryIO, *, quiet: bool = False
 ) -> None:
     """Write bytes start..stop-1 of the remote file to `sink`, going on where a cut left off.
 
@@ -92,26 +87,22 @@ def read_range(
     shown = {"total": stop - start, "desc": remote.name, "unit": "B", "unit_scale": True}
     with nullcontext() if quiet else progress.bar(**shown) as bar:
         while at < stop:
-            before = at
+            before, trouble = at, _Temporary("the connection was cut")
             try:
                 for count in _pieces(remote, at, stop, sink):
                     at += count
                     if bar is not None:
                         bar.update(count)
-                reason: object = "the connection was cut"
-                pause = None
             except _Temporary as error:
-                reason, pause = error, error.pause
-            if at >= stop:
-                return
+                trouble = error
             failures = 0 if at > before else failures + 1
             if failures >= PATIENCE:
                 raise SpecimenError(
-                    f"{remote.name}: gave up after {PATIENCE} attempts ({reason}); "
+                    f"{remote.name}: gave up after {PATIENCE} attempts ({trouble}); "
                     "run the same command again to go on from here"
                 )
-            if failures or pause:
-                wait(pause or BACKOFF[min(failures, len(BACKOFF)) - 1])
+            if failures or trouble.pause:
+                time.sleep(trouble.pause or BACKOFF[min(failures, len(BACKOFF)) - 1])
 
 
 class _Temporary(Exception):
@@ -122,23 +113,11 @@ class _Temporary(Exception):
         self.pause = pause
 
 
-class _Memory:
-    """A sink for short ranges."""
-
-    def __init__(self) -> None:
-        self.held = bytearray()
-
-    def write(self, piece: memoryview) -> int:
-        self.held += piece
-        return len(piece)
-
-
-def _pieces(remote: Remote, start: int, stop: int, sink: BinaryIO):
+def _pieces(remote: Remote, start: int, stop: int, sink: BinaryIO) -> Iterator[int]:
     """Ask once; yield the size of each piece written. Ends early where the connection is cut."""
-    buffer = memoryview(bytearray(min(BUFFER, stop - start)))
-    response = _ask(remote, start, stop)
     left = stop - start
-    with response:
+    buffer = memoryview(bytearray(min(BUFFER, left)))
+    with _ask(remote, start, stop) as response:
         while left:
             try:
                 count = response.readinto(buffer[: min(len(buffer), left)])
@@ -169,23 +148,22 @@ def _ask(remote: Remote, start: int, stop: int) -> http.client.HTTPResponse:
         response = _OPENER.open(request, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
         error.close()
-        raise _refusal(remote, error) from None
+        raise _refusal(remote.name, error) from None
     except (OSError, http.client.HTTPException) as error:
         raise _Temporary(str(getattr(error, "reason", error)) or type(error).__name__) from None
-    wrong = _wrong(response, remote, start, stop)
-    if wrong:
+    if wrong := _wrong(response, remote.size, start, stop):
         response.close()
         raise SpecimenError(f"{remote.name}: {wrong}")
     return response
 
 
-def _refusal(remote: Remote, error: urllib.error.HTTPError) -> Exception:
+def _refusal(name: str, error: urllib.error.HTTPError) -> Exception:
     if error.code in RETRIED:
         after = error.headers.get("Retry-After", "")
         pause = float(after) if after.isdigit() else None
         if pause and pause > LONGEST_WAIT:
             return SpecimenError(
-                f"{remote.name}: the server asks to wait {pause:,.0f} s (status {error.code}); "
+                f"{name}: the server asks to wait {pause:,.0f} s (status {error.code}); "
                 "run the same command again then"
             )
         return _Temporary(f"status {error.code}", pause)
@@ -195,24 +173,24 @@ def _refusal(remote: Remote, error: urllib.error.HTTPError) -> Exception:
         404: "the server has no such file: check the repository and its revision",
         416: "the server has a shorter file than it announced: fetch again",
     }.get(error.code, f"the server answers with status {error.code}: try later")
-    return RangeRefused(f"{remote.name}: {what}", error.code)
+    return RangeRefused(f"{name}: {what}", error.code)
 
 
-def _wrong(response: http.client.HTTPResponse, remote: Remote, start: int, stop: int) -> str | None:
+def _wrong(response: http.client.HTTPResponse, size: int, start: int, stop: int) -> str | None:
     """What is wrong with a successful response, or None."""
     if response.status != 206:
         return (
-            f"the server ignores byte ranges and would send all {remote.size:,} bytes; use another "
+            f"the server ignores byte ranges and would send all {size:,} bytes; use another "
             "HF_ENDPOINT, or download the file and give its path"
         )
-    expected = f"bytes {start}-{stop - 1}/{remote.size}"
-    if response.headers.get("Content-Range", "") != expected:
+    sent, expected = response.headers.get("Content-Range"), f"bytes {start}-{stop - 1}/{size}"
+    if sent != expected:
         return (
-            f"the server sent {response.headers.get('Content-Range', 'no range')!r} where "
-            f"{expected!r} was asked for; the file changed or the server is broken: fetch again"
+            f"the server sent {sent or 'no range'!r} where {expected!r} was asked for; the file "
+            "changed or the server is broken: fetch again"
         )
-    length = response.headers.get("Content-Length")
-    if length is not None and length != str(stop - start):
+    length = response.headers.get("Content-Length", str(stop - start))
+    if length != str(stop - start):
         return f"the server announces {length} bytes of {stop - start}: fetch again"
     if response.headers.get("Content-Encoding", "identity") != "identity":
         return "the server compresses ranges: use another HF_ENDPOINT"

@@ -4,8 +4,6 @@ A token is *reachable* if some text contains it once encoded; the evidence is su
 others the evidence is the step that prevents it. The classes follow the order of the tokenizer's
 steps: normaliser, pre-tokenizer, merging. The idea of asking a vocabulary in this way is Land and
 Bartolo's (2024); the exact search for fragments is in `fragments`.
-
-The records of a whole vocabulary as an artefact, and what a set of dead rows says of them.
 """
 
 import enum
@@ -15,17 +13,16 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import chain, filterfalse, islice
+from itertools import islice, tee
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from lib import artifacts
+from lib import artifacts, progress
 from lib.extraction import fragments, merging, vocabulary
 from lib.extraction.vocabulary import Vocabulary
 from lib.plots import PALETTE
-from lib.progress import bar
 
 TEXTS = 20_000  # texts tried for one fragment
 
@@ -78,45 +75,42 @@ class Record(NamedTuple):
         return named | {"text": self.text, "script": self.script, "evidence": self.evidence}
 
 
-def analyse(
-    vocabulary: Vocabulary, progress: bool = True, before: Sequence[Record] | None = None
-) -> list[Record]:
+def analyse(vocabulary: Vocabulary, before: Sequence[Record] | None = None) -> list[Record]:
     """One record for every id from 0 to the rows of W, in order.
 
     `before`: the records of the same tokens under another pre-tokenizer. A token that was
     reachable from its own text stays so where the new one keeps that text in one word.
     """
-    search = fragments.search(vocabulary)
-    ids = range(vocabulary.rows)
-    if progress:
-        ids = bar(ids, desc=f"reachability of {vocabulary.name}")
-    return [classify(id, vocabulary, search, before[id] if before else None) for id in ids]
+    search = fragments.Search(vocabulary)
+    ids = progress.bar(range(vocabulary.rows), desc=f"reachability of {vocabulary.name}")
+    return [classify(id, search, before[id] if before else None) for id in ids]
+
+
+def classify(id: int, search: fragments.Search, before: Record | None = None) -> Record:
+    """The record of one id; `before` as in `analyse`."""
+    if before is not None and (
+        before.reach in (Reach.ADDED, Reach.PHANTOM, Reach.NORMALISED)
+        or (
+            before.witness == before.text
+            and len(merging.words(before.text, search.vocabulary)) == 1
+        )
+    ):
+        return before
+    return record(id, search.vocabulary, *_judged(id, search))
 
 
 def record(
     id: int, vocabulary: Vocabulary, reach: Reach, evidence: str, witness: str | None = None
 ) -> Record:
     """A record with the token's bytes and text filled in."""
-    token = vocabulary.tokens[id] if id < len(vocabulary.tokens) else None
-    return Record(id, reach, token or b"", vocabulary.shown(id), evidence, witness)
+    token = vocabulary.token(id) or b""
+    return Record(id, reach, token, vocabulary.shown(id), evidence, witness)
 
 
-def classify(
-    id: int, vocabulary: Vocabulary, search: fragments.Search, before: Record | None = None
-) -> Record:
-    """The record of one id; `before` as in `analyse`."""
-    if before is not None and (
-        before.reach in (Reach.ADDED, Reach.PHANTOM, Reach.NORMALISED)
-        or (before.witness == before.text and len(merging.words(before.text, vocabulary)) == 1)
-    ):
-        return before
-    return record(id, vocabulary, *_judged(id, vocabulary, search))
-
-
-def _judged(
-    id: int, vocabulary: Vocabulary, search: fragments.Search
-) -> tuple[Reach, str, str | None]:
-    token = vocabulary.tokens[id] if id < len(vocabulary.tokens) else None
+def _judged(id: int, search: fragments.Search) -> tuple[Reach, str, str | None]:
+    """Class, evidence and witness of an id."""
+    vocabulary = search.vocabulary
+    token = vocabulary.token(id)
     if id in vocabulary.added:
         return Reach.ADDED, "emitted where its own text is written out", None
     if token is None:
@@ -135,7 +129,7 @@ def _judged(
         return Reach.REACHABLE, "from its own text", text
     if built:
         for before, after in search.contexts.keeping(text):  # few: asked first
-            if emits(before.encode(), token, after.encode(), vocabulary):
+            if prevents(before.encode(), token, after.encode(), vocabulary) is None:
                 witness = before + text + after
                 return Reach.REACHABLE, f"from {witness!r}", witness
     if len(words) > 1:
@@ -191,10 +185,9 @@ def _begun(
     Assigned characters go first. `reasons` counts, for each character, what stands against it.
     """
     vocabulary, body = search.vocabulary, cut.body.decode()
-    befores = _Replay(search.lefts(token, cut.head))
+    befores = search.lefts(token, cut.head)
     divided: list[str] = []
-    begun = fragments.characters(cut.tail)
-    for character in chain(filter(assigned, begun), filterfalse(assigned, begun)):
+    for character in sorted(fragments.characters(cut.tail), key=assigned, reverse=True):
         text = body + character
         if merging.normalise(text, vocabulary) != text:
             reasons[str(Reach.NORMALISED)] += 1
@@ -203,26 +196,14 @@ def _begun(
             divided.append(character)
         else:
             for after in search.finish(token, character.encode()[len(cut.tail) :]):
-                yield from ((before, after) for before in befores)
+                befores, again = tee(befores)  # computed once, and only as far as someone walks
+                yield from ((before, after) for before in again)
             reasons["absorbed in merging"] += 1
     for character in divided[:64]:  # a surrounding may keep together what stands divided alone
-        for before, after in search.contexts.keeping(body + character):
-            if emits(before.encode(), (body + character).encode(), after.encode(), vocabulary):
-                rest = character.encode()[len(cut.tail) :]
+        text, rest = body + character, character.encode()[len(cut.tail) :]
+        for before, after in search.contexts.keeping(text):
+            if prevents(before.encode(), text.encode(), after.encode(), vocabulary) is None:
                 yield before.encode(), rest + after.encode()
-
-
-class _Replay:
-    """A generator that can be walked many times, computed only as far as someone walks."""
-
-    def __init__(self, source: Iterator[bytes]):
-        self.source, self.seen = source, []
-
-    def __iter__(self) -> Iterator[bytes]:
-        yield from self.seen
-        for item in self.source:
-            self.seen.append(item)
-            yield item
 
 
 def prevents(before: bytes, token: bytes, after: bytes, vocabulary: Vocabulary) -> str | None:
@@ -237,20 +218,13 @@ def prevents(before: bytes, token: bytes, after: bytes, vocabulary: Vocabulary) 
     for word in merging.words(text, vocabulary):
         data = word.encode("utf-8")
         if at <= start and stop <= at + len(data):
-            if vocabulary.whole_words and data in vocabulary.ids:
-                return None if data == token else "absorbed in merging"
-            for part in merging.merge(data, vocabulary):
+            for part in merging.cut(data, vocabulary):
                 if at == start and part == token:
                     return None
                 at += len(part)
             return "absorbed in merging"
         at += len(data)
     return "split by the pre-tokenizer"
-
-
-def emits(before: bytes, token: bytes, after: bytes, vocabulary: Vocabulary) -> bool:
-    """Whether the encoding of the three together has `token` at its place."""
-    return prevents(before, token, after, vocabulary) is None
 
 
 def assigned(character: str) -> bool:
@@ -261,12 +235,6 @@ def assigned(character: str) -> bool:
 def code_points(text: str) -> str:
     """ "U+0E31 U+0E01", for evidence that no font and no normaliser can change."""
     return " ".join(f"U+{ord(character):04X}" for character in text)
-
-
-def counts(records: Iterable[Record]) -> dict[Reach, int]:
-    """How many ids each class has, in the order of the enum."""
-    found = Counter(record.reach for record in records)
-    return {reach: found[reach] for reach in Reach}
 
 
 CLASSES = tuple(Reach)  # the order in which classes are stored
@@ -294,8 +262,8 @@ class Records(artifacts.Recipe):
         known = opened(self.vocabulary, self.words_of)
         twin = vocabulary.catalogue()[self.vocabulary].get("same_tokens_as")
         if twin and not self.words_of:  # only the added tokens differ: nothing to search again
-            search = fragments.search(known)
-            found = [r if r.bytes else classify(r.id, known, search) for r in records(twin)]
+            search = fragments.Search(known)
+            found = [r if r.bytes else classify(r.id, search) for r in records(twin)]
         else:
             found = analyse(known, before=records(self.vocabulary) if self.words_of else None)
         text = json.dumps([[r.evidence, r.witness] for r in found], ensure_ascii=False)
@@ -323,56 +291,28 @@ def records(name: str, words_of: str = "") -> tuple[Record, ...]:
     )
 
 
-@dataclass(frozen=True)
-class Agreement:
+class Agreement(NamedTuple):
     """A prediction (ids that no text gives) against an observation (rows that lie dead)."""
 
-    predicted: frozenset[int]
-    observed: frozenset[int]
-
-    @property
-    def both(self) -> frozenset[int]:
-        return self.predicted & self.observed
-
-    @property
-    def precision(self) -> float:
-        """Share of the predicted that are observed."""
-        return len(self.both) / len(self.predicted)
-
-    @property
-    def recall(self) -> float:
-        """Share of the observed that are predicted."""
-        return len(self.both) / len(self.observed)
-
-    @property
-    def false_alarms(self) -> list[int]:
-        return sorted(self.predicted - self.observed)
-
-    @property
-    def missed(self) -> list[int]:
-        return sorted(self.observed - self.predicted)
+    predicted: set[int]
+    observed: set[int]
+    both: set[int]
+    false_alarms: list[int]  # predicted and not observed, ascending
+    missed: list[int]  # observed and not predicted, ascending
+    precision: float  # share of the predicted that are observed
+    recall: float  # share of the observed that are predicted
 
 
 def compare(found: Iterable[Record], observed: Collection[int]) -> Agreement:
     """Predict death for every id that no text gives; compare with the observed dead rows."""
-    predicted = frozenset(record.id for record in found if record.reach.dead)
-    return Agreement(predicted, frozenset(int(id) for id in observed))
-
-
-def by_script(found: Iterable[Record]) -> dict[str, Counter]:
-    """For each script, how many ids of each class; scripts with most unreachable ids first."""
-    table: dict[str, Counter] = {}
-    for record in found:
-        table.setdefault(record.script, Counter())[record.reach] += 1
-    dead = lambda name: sum(n for reach, n in table[name].items() if reach.dead)  # noqa: E731
-    return {name: table[name] for name in sorted(table, key=lambda n: (-dead(n), n))}
-
-
-def fails_round_trip(found: Sequence[Record]) -> list[int]:
-    """Ids with a token whose decoded text (U+FFFD for broken bytes) does not encode to that id."""
-    gone = {Reach.NORMALISED, Reach.SPLIT, Reach.UNBUILT, Reach.INCOMPLETE, Reach.COMPLETED}
-    return [
-        r.id
-        for r in found
-        if r.reach in gone or (r.reach is Reach.REACHABLE and r.witness != r.text)
-    ]
+    predicted, observed = {r.id for r in found if r.reach.dead}, {int(id) for id in observed}
+    both = predicted & observed
+    return Agreement(
+        predicted,
+        observed,
+        both,
+        false_alarms=sorted(predicted - observed),
+        missed=sorted(observed - predicted),
+        precision=len(both) / len(predicted),
+        recall=len(both) / len(observed),
+    )

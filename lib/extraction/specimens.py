@@ -16,10 +16,9 @@ import numpy as np
 from lib import artifacts, generators, paths, scale
 from lib.extraction import catalogue, planted, tensor_files
 from lib.extraction.catalogue import Description, Extract, Planted, SpecimenError, Trained
-from lib.extraction.tensor_files import dequantise_q8_0, file_in
 
 CHUNK = 4_096  # rows turned into numbers at a time
-BITS = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
+TRAINED = "specimen"  # under which a generator chapter keeps the last matrix of a film
 
 
 @dataclass(frozen=True)
@@ -59,21 +58,28 @@ class Specimen:
     @property
     def bits(self) -> np.ndarray:
         """(rows, dim) unsigned integers: the whole W as stored, no copy. Raises SpecimenError."""
-        return self._whole().view(BITS[self._whole().dtype.itemsize])
+        whole = self._whole()
+        return whole.view(f"u{whole.itemsize}")
 
     def values(self, ids: slice | np.ndarray | Iterable[int]) -> np.ndarray:
         """(n, dim) float32: rows `ids` of the whole W, exactly. Raises SpecimenError if absent."""
         ids = ids if isinstance(ids, slice) else np.asarray(ids)
         return to_float32(np.asarray(self._whole()[ids]), self.precision)
 
-    def chunks(self, size: int = CHUNK) -> Iterable[tuple[slice, np.ndarray]]:
-        """(slice, (n, dim) float32) over the whole W, `size` rows at a time."""
-        for start in range(0, self.rows, size):
-            part = slice(start, min(start + size, self.rows))
+    def chunks(self) -> Iterable[tuple[slice, np.ndarray]]:
+        """(slice, (n, dim) float32) over the whole W, CHUNK rows at a time."""
+        for start in range(0, self.rows, CHUNK):
+            part = slice(start, min(start + CHUNK, self.rows))
             yield part, self.values(part)
 
     def array(self, name: str) -> np.ndarray:
-        """The extract's array of this name. Raises SpecimenError listing what there is."""
+        """The extract's array `name`, as stored. Raises SpecimenError listing those there are.
+
+        Of every row: norm; dist (rows,) float32, L2 distance to the extract's reference; projection
+        (rows, 3) float32, uncentred, on the principal axes 1..3; row_group (rows,) int32, the id of
+        the first row with identical stored bytes. Of all: axes (dim, 6) float32, one a column; mean
+        (dim,) float32. `facts` says more of each, and of those that hold some rows' bits.
+        """
         if name in self.arrays:
             return self.arrays[name]
         held = ", ".join(self.arrays) or "no extract"
@@ -84,37 +90,12 @@ class Specimen:
     @cached_property
     def norms(self) -> np.ndarray:
         """(rows,) float64: L2 norm of every row, from the extract or computed in float64 from W."""
-        if self.is_full:
-            norms = np.empty(self.rows)
-            for part, values in self.chunks():
-                norms[part] = np.sqrt(np.einsum("ij,ij->i", values, values, dtype=np.float64))
-            return norms
-        return self.array("norm").astype(np.float64)
-
-    @property
-    def distances(self) -> np.ndarray:
-        """(rows,) float32: L2 distance of every row to the extract's reference (see `facts`)."""
-        return self.array("dist")
-
-    @property
-    def projection(self) -> np.ndarray:
-        """(rows, 3) float32: uncentred rows on the extract's principal axes 1..3."""
-        return self.array("projection")
-
-    @property
-    def axes(self) -> np.ndarray:
-        """(dim, 6) float32: the extract's principal axes, one a column."""
-        return self.array("axes")
-
-    @property
-    def mean(self) -> np.ndarray:
-        """(dim,) float32: the mean of all rows, from the extract."""
-        return self.array("mean")
-
-    @property
-    def row_group(self) -> np.ndarray:
-        """(rows,) int32: for every row the id of the first row with identical stored bytes."""
-        return self.array("row_group")
+        if not self.is_full:
+            return self.array("norm").astype(np.float64)
+        norms = np.empty(self.rows)
+        for part, values in self.chunks():
+            norms[part] = np.sqrt(np.einsum("ij,ij->i", values, values, dtype=np.float64))
+        return norms
 
     @property
     def dead_ids(self) -> np.ndarray:
@@ -156,9 +137,11 @@ class Specimen:
         return self.matrix
 
     def _extracted(self, quantised: str, exact: str) -> np.ndarray:
-        if f"{quantised}_q" in self.arrays:
-            return dequantise_q8_0(self.array(f"{quantised}_scale"), self.array(f"{quantised}_q"))
-        return to_float32(self.array(f"{exact}_bits"), "F16")
+        if f"{quantised}_q" not in self.arrays:
+            return to_float32(self.array(f"{exact}_bits"), "F16")
+        scales, quants = self.array(f"{quantised}_scale"), self.array(f"{quantised}_q")
+        parts = [part.reshape(*scales.shape, -1).view(np.uint8) for part in (scales, quants)]
+        return to_float32(np.concatenate(parts, axis=2).reshape(len(scales), -1), "Q8_0")
 
 
 def to_float32(stored: np.ndarray, dtype: str) -> np.ndarray:
@@ -184,139 +167,10 @@ def open(id: str) -> Specimen:
     if id in catalogue.ROLES:
         found = _of_catalogue(catalogue.find(catalogue.resolve(id)))
         return replace(found, source=found.source + catalogue.remark(id))
-    if is_path(id):
-        return read_file(id)
+    path, tensor = split(id)
+    if path.exists() or path.suffix in (".safetensors", ".gguf") or len(path.parts) > 1:
+        return _of_path(path, tensor)
     return _of_catalogue(catalogue.find(id))
-
-
-def _of_catalogue(description: Description) -> Specimen:
-    """The whole matrix if it was fetched, else the first source that is here already."""
-    if catalogue.fetched_file(description.id).exists():
-        return _fetched(description)
-    for source in description.sources:
-        if isinstance(source, catalogue.Extract):
-            return read_extract(description, source)
-        if isinstance(source, catalogue.Planted):
-            return _planted(description, source)
-        if isinstance(source, catalogue.Trained):
-            return read_trained(description, source)
-    raise SpecimenError(
-        f"{description.id}: not at hand; run `python -m lib fetch {description.id}`"
-    )
-
-
-def _fetched(description: Description) -> Specimen:
-    """The whole matrix out of the store; an extract of the same precision lends its arrays."""
-    path = catalogue.fetched_file(description.id)
-    matrix, dtype = tensor_files.open_tensor(path)
-    if matrix.shape != (description.rows, description.dim):
-        raise SpecimenError(f"{path}: has shape {matrix.shape}; delete it and fetch it again")
-    record = tensor_files.origin_of(path)
-    source = f"{description.model}: whole matrix {len(matrix):,} x {description.dim}, {dtype}, " \
-             f"from {record['source']}"  # fmt: skip
-    specimen = Specimen(description, source, dtype, matrix, {}, record)
-    for extract in description.sources:
-        if isinstance(extract, catalogue.Extract):
-            lent = read_extract(description, extract)
-            if lent.precision == dtype:
-                return replace(specimen, arrays=lent.arrays, facts={**lent.facts, **record})
-    return specimen
-
-
-def is_path(name: str) -> bool:
-    """Whether `name` means a file or folder and not an id of the catalogue."""
-    path, _ = split(name)
-    return path.exists() or path.suffix in (".safetensors", ".gguf") or len(path.parts) > 1
-
-
-def split(name: str) -> tuple[Path, str | None]:
-    """(path, tensor or None) of FILE or FILE:TENSOR; a file whose name has a colon comes first."""
-    if not Path(name).exists() and ":" in name:
-        path, tensor = name.split(":", 1) if name.count(":") == 1 else name.rsplit(":", 1)
-        if path and tensor:
-            return Path(path), tensor
-    return Path(name), None
-
-
-def read_file(name: str) -> Specimen:
-    """The specimen in FILE, FILE:TENSOR or FOLDER[:TENSOR]. Raises SpecimenError."""
-    path, tensor = split(name)
-    if path.is_dir():
-        path = file_in(path, tensor)
-    if path.suffix == ".gguf":
-        matrix, kind, dim, tensor = tensor_files.open_gguf(path, tensor)
-    else:
-        header = tensor_files.read_header(path)
-        tensor = tensor_files.choose(header, tensor, str(path)).name
-        matrix, kind = tensor_files.open_tensor(path, tensor)
-        if matrix.ndim != 2:
-            raise SpecimenError(f"{path}: {tensor} has shape {matrix.shape}; name a matrix (:NAME)")
-        dim = matrix.shape[1]
-        if kind == "U16" and "provenance" in header.metadata:
-            kind = "BF16"  # the book's own artefacts keep bfloat16 as uint16
-    description = Description(
-        id=path.stem,
-        model=path.name,
-        tensor=tensor,
-        rows=len(matrix),
-        dim=dim,
-        dtype=kind,
-        tokenizer=None,
-        licence="unknown",
-        sources=(),
-    )
-    source = f"{path}, {tensor}: {len(matrix):,} x {dim}, {kind}"
-    return Specimen(description, source, kind, matrix)
-
-
-def of_array(id: str, bits: np.ndarray, *, source: str, tokenizer: str | None = None) -> Specimen:
-    """A specimen of (rows, dim) uint16 bfloat16 bits in memory: a matrix that this book trained."""
-    if bits.ndim != 2 or bits.dtype != np.uint16:
-        raise SpecimenError(f"{id}: a specimen is made of (rows, dim) uint16 bfloat16 bits")
-    rows, dim = bits.shape
-    description = Description(
-        id=id,
-        model=f"{id} (trained by this book)",
-        tensor="W",
-        rows=rows,
-        dim=dim,
-        dtype="BF16",
-        tokenizer=tokenizer,
-        licence="MIT",
-        sources=(),
-    )
-    return Specimen(description, f"{id}, {rows:,} x {dim}: {source}", "BF16", bits)
-
-
-TRAINED = "specimen"  # under which a generator chapter keeps the last matrix of a film
-
-
-def trained(source: Trained) -> artifacts.Artifact | None:
-    """What the generator chapter kept as a specimen at the scale in force; None if nothing."""
-    try:
-        return generators.load(source.chapter)[TRAINED]
-    except artifacts.ArtifactMissing:
-        return None
-
-
-def read_trained(description: Description, source: Trained) -> Specimen:
-    """The specimen out of its artefact. Raises SpecimenError naming the command that makes it."""
-    command = f"run `python -m lib run chapters/{source.chapter}.qmd`"
-    try:
-        found = trained(source)
-    except artifacts.ArtifactError as error:
-        raise SpecimenError(f"{description.id}: {error}") from None
-    if found is None:
-        where = f"at scale {scale.current()}"
-        raise SpecimenError(f"{description.id}: not trained here yet {where}; {command}")
-    rows, dim = found["W"].shape
-    film = found.provenance["parameters"]["film"]
-    source = (
-        f"{description.model}: whole matrix {rows:,} x {dim}, BF16, the last frame of {film}, "
-        f"trained by {source.chapter}"
-    )
-    sized = replace(description, rows=rows, dim=dim, revision=film)
-    return Specimen(sized, source, "BF16", found["W"], {}, found.provenance)
 
 
 def here(description: Description) -> str:
@@ -331,6 +185,96 @@ def here(description: Description) -> str:
         if isinstance(source, Trained) and trained(source):
             return "trained"
     return "no"
+
+
+def _of_catalogue(description: Description) -> Specimen:
+    """The whole matrix if it was fetched, else the first source that is here already."""
+    if catalogue.fetched_file(description.id).exists():
+        return _fetched(description)
+    for source in description.sources:
+        if isinstance(source, Extract):
+            return read_extract(description, source)
+        if isinstance(source, Planted):
+            return _planted(description, source)
+        if isinstance(source, Trained):
+            return _trained(description, source)
+    raise SpecimenError(
+        f"{description.id}: not at hand; run `python -m lib fetch {description.id}`"
+    )
+
+
+def _fetched(description: Description) -> Specimen:
+    """The whole matrix out of the store; an extract of the same precision lends its arrays."""
+    path = catalogue.fetched_file(description.id)
+    matrix, dtype = tensor_files.open_tensor(path)
+    if matrix.shape != (description.rows, description.dim):
+        raise SpecimenError(f"{path}: has shape {matrix.shape}; delete it and fetch it again")
+    record = tensor_files.origin_of(path)
+    size = f"{len(matrix):,} x {description.dim}, {dtype}"
+    source = f"{description.model}: whole matrix {size}, from {record['source']}"
+    specimen = Specimen(description, source, dtype, matrix, {}, record)
+    for extract in description.sources:
+        if isinstance(extract, Extract):
+            lent = read_extract(description, extract)
+            if lent.precision == dtype:
+                return replace(specimen, arrays=lent.arrays, facts={**lent.facts, **record})
+    return specimen
+
+
+def split(name: str) -> tuple[Path, str | None]:
+    """(path, tensor or None) of FILE or FILE:TENSOR; a file whose name has a colon comes first."""
+    path, _, tensor = name.rpartition(":")
+    if path and tensor and not Path(name).exists():
+        return Path(path), tensor
+    return Path(name), None
+
+
+def _of_path(path: Path, tensor: str | None) -> Specimen:
+    """The specimen in a file or a model's folder. Raises SpecimenError."""
+    if path.is_dir():
+        path = tensor_files.file_in(path, tensor)
+    if path.suffix == ".gguf":
+        matrix, kind, dim, tensor = tensor_files.open_gguf(path, tensor)
+    else:
+        header = tensor_files.read_header(path)
+        tensor = tensor_files.choose(header, tensor, str(path)).name
+        matrix, kind = tensor_files.open_tensor(path, tensor)
+        if matrix.ndim != 2:
+            raise SpecimenError(f"{path}: {tensor} has shape {matrix.shape}; name a matrix (:NAME)")
+        dim = matrix.shape[1]
+        if kind == "U16" and "provenance" in header.metadata:
+            kind = "BF16"  # the book's own artefacts keep bfloat16 as uint16
+    description = Description(path.stem, path.name, tensor, len(matrix), dim, kind)
+    return Specimen(description, f"{path}, {tensor}: {len(matrix):,} x {dim}, {kind}", kind, matrix)
+
+
+def trained(source: Trained) -> artifacts.Artifact | None:
+    """What the generator chapter kept as a specimen at the scale in force; None if nothing."""
+    try:
+        return generators.load(source.chapter)[TRAINED]
+    except artifacts.ArtifactMissing:
+        return None
+
+
+def _trained(description: Description, source: Trained) -> Specimen:
+    """The specimen out of its artefact. Raises SpecimenError naming the command that makes it."""
+    try:
+        found = trained(source)
+    except artifacts.ArtifactError as error:
+        raise SpecimenError(f"{description.id}: {error}") from None
+    if found is None:
+        raise SpecimenError(
+            f"{description.id}: not trained here yet at scale {scale.current()}; "
+            f"run `python -m lib run chapters/{source.chapter}.qmd`"
+        )
+    rows, dim = found["W"].shape
+    film = found.provenance["parameters"]["film"]
+    line = (
+        f"{description.model}: whole matrix {rows:,} x {dim}, BF16, the last frame of {film}, "
+        f"trained by {source.chapter}"
+    )
+    sized = replace(description, rows=rows, dim=dim, revision=film)
+    return Specimen(sized, line, "BF16", found["W"], {}, found.provenance)
 
 
 def _planted(description: Description, source: Planted) -> Specimen:
@@ -353,14 +297,12 @@ def read_extract(description: Description, extract: Extract) -> Specimen:
         ) from None
     if facts["shape"] != [description.rows, description.dim]:
         raise SpecimenError(f"{path}: is of shape {facts['shape']}; restore the committed file")
-    arrays: dict[str, np.ndarray] = {}
-    for name in header.entries:
-        arrays[name], _ = tensor_files.open_tensor(path, name)
+    arrays = {name: tensor_files.open_tensor(path, name)[0] for name in header.entries}
     quantised = "dead_q" in arrays
     source = (
         f"{description.model}: extract data/specimens/{extract.file}, "
         f"{description.rows:,} x {description.dim}, "
-        + ("8-bit Q8_0 rows" if quantised else f"{facts['precision']}")
+        + ("8-bit Q8_0 rows" if quantised else facts["precision"])
     )
     precision = "Q8_0" if quantised else description.dtype
     return Specimen(description, source, precision, None, arrays, facts)

@@ -1,4 +1,4 @@
-"""Open any matrix on disk: safetensors as a memory map, GGUF through its own package.
+"""Any matrix on disk: safetensors as a memory map, GGUF through its own package.
 
 The `safetensors` library decides whether a file is sound. It gives no byte offsets, which a memory
 map without a copy and a range read need, so these are read from the header that it has accepted.
@@ -10,7 +10,7 @@ rest on it.
 
 import json
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from lib.extraction.catalogue import SpecimenError
 
 METADATA = "__metadata__"  # key of a header that is no tensor
 FIRST_READ = 1 << 16  # bytes: the header of most files comes with the first request
-HEADER_LIMIT = 25_000_000  # bytes of a header that are asked for; of the largest models: a few MB
+LIMIT = 25_000_000  # bytes of a header or an index; of the largest models: a few MB
 MOST_NAMED = 8  # tensors that an error lists
 
 # Storage dtypes: the dtype's name in the header -> the numpy dtype that holds its bits.
@@ -55,12 +55,10 @@ UNEMBEDDINGS = (
 )
 
 GGUF_UNEMBEDDINGS = ("output.weight", "token_embd.weight")
-GGUF_NATIVE = {"F32": np.float32, "F16": np.float16, "BF16": np.uint16}
-Q8_BLOCK = 32  # values of a Q8_0 matrix that share one scale
+GGUF_NATIVE = ("F32", "F16", "BF16")  # types whose values stand by themselves
 
 SINGLE = "model.safetensors"  # of a model's folder or repository
 INDEX = "model.safetensors.index.json"
-INDEX_LIMIT = 25_000_000  # bytes
 
 
 @dataclass(frozen=True)
@@ -133,7 +131,7 @@ def header_elsewhere(read: Callable[[int, int], bytes], size: int, where: str) -
     """
     first = read(0, min(FIRST_READ, size))
     needed = 8 + int.from_bytes(first[:8], "little")
-    if len(first) < needed <= min(size, HEADER_LIMIT):
+    if len(first) < needed <= min(size, LIMIT):
         first += read(len(first), needed)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "header.safetensors"
@@ -145,17 +143,29 @@ def header_elsewhere(read: Callable[[int, int], bytes], size: int, where: str) -
 
 def choose(header: Header, tensor: str | None, where: str) -> Entry:
     """The entry named `tensor`, or the unembedding if none is named. Raises SpecimenError."""
-    known, entries = (tensor,) if tensor else UNEMBEDDINGS, header.entries
-    matrices = [name for name, entry in entries.items() if len(entry.shape) == 2]
-    found = next((name for name in known if name in entries), None)
-    if found is None and tensor is None and len(matrices) == 1:
-        found = matrices[0]
-    if found is None:
-        said = f"has no tensor {tensor!r}; there is" if tensor else "which tensor? append :NAME of"
-        raise SpecimenError(f"{where}: {said} {_listed(matrices or entries)}")
-    if (dtype := entries[found].dtype) not in DTYPES:
-        raise SpecimenError(f"{where}: {found!r} is {dtype}; this book reads {', '.join(DTYPES)}")
-    return entries[found]
+    shapes = {name: entry.shape for name, entry in header.entries.items()}
+    entry = header.entries[_meant(tensor, UNEMBEDDINGS, shapes, where)]
+    if entry.dtype not in DTYPES:
+        raise SpecimenError(
+            f"{where}: {entry.name!r} is {entry.dtype}; this book reads {', '.join(DTYPES)}"
+        )
+    return entry
+
+
+def _meant(
+    tensor: str | None, known: tuple[str, ...], shapes: Mapping[str, Sequence[int]], where: str
+) -> str:
+    """`tensor`, else the first of the `known` names, else the only matrix. Raises SpecimenError."""
+    matrices = [name for name, shape in shapes.items() if len(shape) == 2]
+    candidates = [tensor] if tensor else [*known, *matrices[: len(matrices) == 1]]
+    for name in candidates:
+        if name in shapes:
+            return name
+    said = f"has no tensor {tensor!r}; there is" if tensor else "which tensor? append :NAME of"
+    names = matrices or list(shapes)
+    listed = ", ".join(repr(name[:80]) for name in names[:MOST_NAMED]) or "none"
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    raise SpecimenError(f"{where}: {said} {listed}{more}")
 
 
 def _once(pairs: list[tuple[str, object]]) -> dict:
@@ -164,12 +174,6 @@ def _once(pairs: list[tuple[str, object]]) -> dict:
     if len(table) < len(pairs):
         raise ValueError("a key stands twice in its header")
     return table
-
-
-def _listed(names: Iterable[str]) -> str:
-    names = list(names)
-    rest = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
-    return ", ".join(repr(name[:80]) for name in names[:MOST_NAMED]) + rest if names else "none"
 
 
 def open_gguf(path: Path, tensor: str | None = None) -> tuple[np.ndarray, str, int, str]:
@@ -185,21 +189,14 @@ def open_gguf(path: Path, tensor: str | None = None) -> tuple[np.ndarray, str, i
         raise SpecimenError(f"{path}: cannot be read ({error.strerror}); check the file") from None
     except Exception as error:  # the package raises whatever a broken file leads to
         raise SpecimenError(f"{path}: is no sound GGUF file ({error}); download it again") from None
-    names = [tensor] if tensor else [name for name in GGUF_UNEMBEDDINGS if name in tensors]
-    if not names or names[0] not in tensors:
-        held = ", ".join(list(tensors)[:6])
-        raise SpecimenError(
-            f"{path}: has no tensor {tensor or GGUF_UNEMBEDDINGS}; it holds {held} …"
-        )
-    found = tensors[names[0]]
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    found = tensors[_meant(tensor, GGUF_UNEMBEDDINGS, shapes, str(path))]
     if len(found.shape) != 2:
         raise SpecimenError(f"{path}: {found.name} is no matrix; append :NAME of another tensor")
     kind = found.tensor_type.name
     dim, rows = (int(n) for n in found.shape)  # GGUF counts the fastest dimension first
-    data = np.asarray(found.data)
-    if kind in GGUF_NATIVE:
-        return data.view(GGUF_NATIVE[kind]).reshape(rows, dim), kind, dim, found.name
-    return data.reshape(rows, -1).view(np.uint8), kind, dim, found.name
+    data = np.asarray(found.data).reshape(rows, -1)
+    return data.view(DTYPES[kind] if kind in GGUF_NATIVE else np.uint8), kind, dim, found.name
 
 
 def dequantise(blocks: np.ndarray, kind: str) -> np.ndarray:
@@ -214,25 +211,17 @@ def dequantise(blocks: np.ndarray, kind: str) -> np.ndarray:
         ) from None
 
 
-def dequantise_q8_0(scale_bits: np.ndarray, q: np.ndarray) -> np.ndarray:
-    """(n, dim) float32 from scale_bits (n, dim/32) uint16 float16-bits and q (n, dim) int8.
-
-    value = scale * q, block by block: exactly what llama.cpp computes. Raises ValueError on shapes.
-    """
-    rows, dim = q.shape
-    if scale_bits.shape != (rows, dim // Q8_BLOCK) or dim % Q8_BLOCK:
-        raise ValueError(f"scales {scale_bits.shape} do not belong to quants {q.shape}")
-    scale = scale_bits.view(np.float16).astype(np.float32)
-    return (q.reshape(rows, -1, Q8_BLOCK).astype(np.float32) * scale[:, :, None]).reshape(rows, dim)
-
-
 def file_in(folder: Path, tensor: str | None) -> Path:
     """The file of a model's folder that holds `tensor` or its unembedding. Raises SpecimenError."""
     if (folder / SINGLE).exists():
         return folder / SINGLE
-    if (folder / INDEX).exists():
-        names = (tensor,) if tensor else UNEMBEDDINGS
-        return folder / shard_of(_read_index(folder / INDEX), names, str(folder / INDEX))
+    index = folder / INDEX
+    if index.exists():
+        if index.stat().st_size > LIMIT:
+            raise SpecimenError(f"{index}: has {index.stat().st_size:,} bytes; it is no index")
+        return folder / shard_of(
+            index.read_bytes(), (tensor,) if tensor else UNEMBEDDINGS, str(index)
+        )
     files = sorted(folder.glob("*.safetensors"))
     if len(files) != 1:
         raise SpecimenError(f"{folder}: holds {len(files)} .safetensors files; name one of them")
@@ -254,12 +243,6 @@ def shard_of(index: bytes, names: tuple[str, ...], where: str) -> str:
     if not isinstance(shard, str) or Path(shard).name != shard or shard.startswith("."):
         raise SpecimenError(f"{where}: names the file {shard!r}, which is not one of its own")
     return shard
-
-
-def _read_index(path: Path) -> bytes:
-    if path.stat().st_size > INDEX_LIMIT:
-        raise SpecimenError(f"{path}: has {path.stat().st_size:,} bytes; it is no index")
-    return path.read_bytes()
 
 
 def origin_of(path: Path) -> dict[str, str]:

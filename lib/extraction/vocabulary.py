@@ -1,68 +1,27 @@
-"""Which script and Unicode block a piece of text belongs to.
-
-Vocabularies: the bytes of every token, and what is done to a text before tokens are looked up.
+"""Vocabularies: the bytes of every token, and what is done to a text before tokens are looked up.
 
 A vocabulary is read from the catalogue (`open("qwen3")`), a `tokenizer.json`, or a `.tiktoken`
-file. Files of packages are found without importing the package.
+file.
 """
 
 import base64
 import binascii
-import hashlib
 import json
-import lzma
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import regex
 from fontTools import unicodedata as ucd
 
 from lib import files, paths
-
-FRAGMENT = "Fragment"  # bytes that are no complete text
-NEUTRAL = ("Zyyy", "Zinh", "Zzzz")  # common, inherited, unknown
-
-
-def script(text: str) -> str:
-    """Unicode script of a token: of its first character that is neither common nor inherited.
-
-    Without such a character: "Fragment" if it has undecodable bytes (U+FFFD), else "Common".
-    """
-    for character in text:
-        if (code := _code(character)) not in NEUTRAL:
-            return ucd.script_name(code)
-    return FRAGMENT if "\ufffd" in text else "Common"
-
-
-@lru_cache(maxsize=1 << 16)
-def _code(character: str) -> str:
-    """ISO 15924 code of a character's script."""
-    return ucd.script(character)
-
-
-def block(text: str) -> str:
-    """Unicode block of the token's first character that is not white space."""
-    if "\ufffd" in text:
-        return FRAGMENT
-    return ucd.block((text.strip() or text or " ")[0])
-
-
-def printable(text: str) -> str:
-    """The text as a page can show it: a mark that begins it on a dotted circle, what has no shape
-    as its code point, ⟨009D⟩."""
-    circle = "◌" if text and ucd.category(text[0]) == "Mn" else ""
-    return circle + "".join(c if c.isprintable() else f"⟨{ord(c):04X}⟩" for c in text)
-
-
-def character_name(character: str) -> str:
-    """Code point and Unicode name, e.g. "U+0E31 THAI CHARACTER MAI HAN-AKAT"."""
-    return f"U+{ord(character):04X} {ucd.name(character, '')}".rstrip()
-
+from lib.extraction import editions
 
 TOKENIZERS = paths.DATA / "tokenizers"
+FRAGMENT = "Fragment"  # bytes that are no complete text
+NEUTRAL = ("Zyyy", "Zinh", "Zzzz")  # scripts: common, inherited, unknown
 NORMALISERS = ("NFC", "NFD", "NFKC", "NFKD")
 GPT2_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
@@ -99,11 +58,15 @@ class Vocabulary:
         except regex.error as error:
             raise VocabularyError(f"{self.name}: pre-tokenizer pattern: {error}") from error
 
+    def token(self, id: int) -> bytes | None:
+        """The bytes of an id; None if it has none of its own."""
+        return self.tokens[id] if id < len(self.tokens) else None
+
     def text(self, id: int) -> str | None:
         """The text of a token; None where its bytes are no valid UTF-8, or it has none."""
         if id in self.added:
             return self.added[id] or None
-        token = self.tokens[id] if id < len(self.tokens) else None
+        token = self.token(id)
         try:
             return None if token is None else token.decode("utf-8")
         except UnicodeDecodeError:
@@ -111,19 +74,30 @@ class Vocabulary:
 
     def shown(self, id: int) -> str:
         """The text of a token for tables, with U+FFFD for bytes that are no text."""
-        if id in self.added:
-            return self.added[id]
-        token = self.tokens[id] if id < len(self.tokens) else None
-        return "" if token is None else token.decode("utf-8", "replace")
+        return (
+            self.added[id] if id in self.added else (self.token(id) or b"").decode(errors="replace")
+        )
 
     def under(self, *patterns: str) -> "Vocabulary":
         """The same vocabulary with another pre-tokenizer (for counterfactuals)."""
         return replace(self, patterns=tuple(patterns))
 
 
-def names() -> list[str]:
-    """The vocabularies of the catalogue."""
-    return list(catalogue())
+def script(text: str) -> str:
+    """Unicode script of a token: of its first character that is neither common nor inherited.
+
+    Without such a character: "Fragment" if it has undecodable bytes (U+FFFD), else "Common".
+    """
+    for character in text:
+        if (code := _code(character)) not in NEUTRAL:
+            return ucd.script_name(code)
+    return FRAGMENT if "\ufffd" in text else "Common"
+
+
+@lru_cache(maxsize=1 << 16)
+def _code(character: str) -> str:
+    """ISO 15924 code of a character's script."""
+    return ucd.script(character)
 
 
 def catalogue() -> dict[str, dict]:
@@ -135,69 +109,46 @@ def open(name: str | Path, rows: int | None = None) -> Vocabulary:
     """A vocabulary by name, or from a tokenizer.json or .tiktoken file; `rows` of its matrix.
 
     A .tiktoken file says nothing of what surrounds its ranks: Qwen2's normaliser and pattern are
-    assumed. Raises VocabularyError with what is wrong and how to mend it.
+    assumed. Raises EditionError or VocabularyError with what is wrong and how to mend it.
     """
-    entries = catalogue()
-    if str(name) in entries:
-        return _from_catalogue(str(name), entries[str(name)], rows)
-    path = Path(name)
-    if not path.is_file():
+    name, entries = str(name), catalogue()
+    if name in entries:
+        entry = entries[name]
+        data = editions.catalogued(entry, TOKENIZERS)
+        ranks = ".tiktoken" in entry["file"]
+    elif Path(name).is_file():
+        data = editions.content(Path(name))
+        ranks = ".tiktoken" in Path(name).name
+        assumed = " (normaliser and pattern of Qwen2 assumed)" if ranks else ""
+        entry = {key: entries["qwen3"][key] for key in ("normaliser", "patterns")}
+        entry["origin"] = name + assumed
+    else:
         raise VocabularyError(
             f"{name}: no such file, and no vocabulary of that name; there are {', '.join(entries)}"
         )
-    if ".tiktoken" in path.name:
-        qwen = entries["qwen3"]
-        tokens = parse_tiktoken(_content(path), str(path))
-        return Vocabulary(
-            path.name,
-            tokens,
-            {},
-            max(rows or 0, len(tokens)),
-            qwen["normaliser"],
-            tuple(qwen["patterns"]),
-            None,
-            origin=f"{path} (normaliser and pattern of Qwen2 assumed)",
-        )
-    return parse_tokenizer_json(_content(path), str(path), rows)
+    rows = rows or entry.get("rows", 0)
+    if ranks:
+        return _surrounded(parse_tiktoken(data, name), name, rows, entry)
+    return replace(parse_tokenizer_json(data, name, rows), origin=entry["origin"])
 
 
-def _from_catalogue(name: str, entry: dict, rows: int | None) -> Vocabulary:
-    path = TOKENIZERS / entry["file"]
-    if "package" in entry:
-        spec = find_spec(entry["package"])
-        if spec is None or spec.origin is None:
-            raise VocabularyError(
-                f"{name}: package {entry['package']} is not installed; run `make setup`"
-            )
-        path = Path(spec.origin).parent / entry["file"]
-    data = _content(path)
-    if hashlib.sha256(data).hexdigest() != entry["sha256"]:
-        raise VocabularyError(f"{name}: {path} is not the edition the book uses; run `make setup`")
-    rows = rows or entry["rows"]
-    if path.suffix == ".json":
-        return replace(parse_tokenizer_json(data, name, rows), name=name, origin=entry["origin"])
-    added = entry["added"]
+def _surrounded(
+    tokens: tuple[bytes | None, ...], name: str, rows: int, entry: Mapping[str, Any]
+) -> Vocabulary:
+    """The tokens with what the catalogue's entry says of all that surrounds them."""
+    added = entry.get("added", {"first": 0, "count": 0})
     texts = added.get("texts") or [""] * added["count"]
     return Vocabulary(
         name,
-        parse_tiktoken(data, name),
+        tokens,
         dict(enumerate(texts, added["first"])),
-        rows,
+        max(rows, len(tokens)),
         entry["normaliser"],
         tuple(entry["patterns"]),
         None,
         whole_words=entry.get("whole_words", False),
         origin=entry["origin"],
     )
-
-
-def _content(path: Path) -> bytes:
-    """The bytes of a file, decompressed if it is .xz. Raises VocabularyError."""
-    try:
-        data = path.read_bytes()
-        return lzma.decompress(data) if path.suffix == ".xz" else data
-    except (OSError, lzma.LZMAError) as error:
-        raise VocabularyError(f"{path}: cannot be read: {error}") from error
 
 
 def parse_tiktoken(data: bytes, where: str) -> tuple[bytes | None, ...]:
@@ -223,7 +174,7 @@ def parse_tiktoken(data: bytes, where: str) -> tuple[bytes | None, ...]:
     return tuple(found.get(id) for id in range(max(found) + 1))
 
 
-def parse_tokenizer_json(data: bytes, where: str, rows: int | None = None) -> Vocabulary:
+def parse_tokenizer_json(data: bytes, where: str, rows: int = 0) -> Vocabulary:
     """A BPE `tokenizer.json` of the `tokenizers` library. Raises VocabularyError on other kinds."""
     try:
         file = json.loads(data)
@@ -255,13 +206,12 @@ def parse_tokenizer_json(data: bytes, where: str, rows: int | None = None) -> Vo
         where,
         tuple(tokens),
         added,
-        max(rows or 0, size),
+        max(rows, size),
         _normaliser(file.get("normalizer"), where),
         patterns,
         ranks,
         level="byte" if byte_level else "character",
         whole_words=bool(model.get("ignore_merges")),
-        origin=where,
     )
 
 

@@ -1,12 +1,11 @@
 """One training run as a value: every choice that can change a token's path, with its meaning.
 
 A `Run` is plain (numbers, texts, truth values), so it goes into an artefact's provenance and back.
-The presets are the sources' models; sizes that the sources did not print are marked "ours".
 """
 
 import dataclasses
 import enum
-from typing import Any
+from typing import Any, Literal, get_args
 
 
 class ConfigError(ValueError):
@@ -53,7 +52,7 @@ class Update(enum.StrEnum):
     FUSED = "fused"  # one float32 expression, rounded when stored
 
 
-DTYPES = ("bfloat16", "float32")
+Dtype = Literal["bfloat16", "float32"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,11 +66,11 @@ class Run:
     heads: int = 2
     ff: int = 256  # width of the feed-forward layer
     seq: int = 128  # tokens a sequence
-    positions: str = "learned"  # "learned" | "none"
+    positions: Literal["learned", "none"] = "learned"
     tied: bool = True  # one matrix for embedding E and unembedding W
 
     # initialisation
-    init: str = "normal"  # see Init; applies to E and W
+    init: Init = Init.NORMAL  # of E and W
     init_std: float = 0.02  # standard deviation of E and W (nn.Embedding's own default is 1)
     init_noise: float = 0.0  # standard deviation of the noise round the point
     hidden_std: float = 0.02  # standard deviation of all other matrices
@@ -83,42 +82,40 @@ class Run:
 
     # optimiser: AdamW
     lr: float = 1e-3  # peak learning rate
-    schedule: str = "constant"  # see Schedule
+    schedule: Schedule = Schedule.CONSTANT
     warmup: int = 0  # steps of linear warm-up: step t has lr * t / warmup
     lr_end: float = 0.0  # final learning rate as a share of lr
     weight_decay: float = 0.0  # decoupled, applied to every parameter
     beta1: float = 0.9
     beta2: float = 0.999
     eps: float = 1e-8
-    update: str = "for-loop"  # see Update
+    update: Update = Update.FOR_LOOP
 
     # arithmetic
-    param_dtype: str = "bfloat16"  # lattice on which parameters are stored
-    grad_dtype: str = "bfloat16"  # lattice on which gradients are handed to the optimiser
-    state_dtype: str = "bfloat16"  # lattice of Adam's exp_avg and exp_avg_sq
-    compute_dtype: str = "float32"  # forward and backward pass
-    rounding: str = "nearest"  # see Rounding
-    master: str = "none"  # see Master
+    param_dtype: Dtype = "bfloat16"  # lattice on which parameters are stored
+    grad_dtype: Dtype = "bfloat16"  # lattice on which gradients are handed to the optimiser
+    state_dtype: Dtype = "bfloat16"  # lattice of Adam's exp_avg and exp_avg_sq
+    compute_dtype: Dtype = "float32"  # forward and backward pass
+    rounding: Rounding = Rounding.NEAREST
+    master: Master = Master.NONE
 
     # machine
     seed: int = 42  # of initialisation, batches and stochastic rounding
     threads: int = 1  # results depend on it: sums are split differently
-    device: str = "cpu"  # "cpu" | "cuda" | "mps" | "auto"
+    device: Literal["cpu", "cuda", "mps", "auto"] = "cpu"
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
-            value, kind = getattr(self, field.name), field.type
-            if kind is float and isinstance(value, int) and not isinstance(value, bool):
-                object.__setattr__(self, field.name, float(value))
-            elif not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-                raise ConfigError(f"{field.name} must be {kind.__name__}, got {value!r}")
-            elif kind is str:
-                object.__setattr__(self, field.name, str(value))
-        for name, choices in CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise ConfigError(
-                    f"{name} must be one of {', '.join(choices)}; got {getattr(self, name)!r}"
-                )
+            name, kind, value = field.name, field.type, getattr(self, field.name)
+            choices = get_args(kind) or (tuple(kind) if issubclass(kind, enum.Enum) else ())
+            if choices and value not in choices:
+                raise ConfigError(f"{name} must be one of {', '.join(choices)}; got {value!r}")
+            if choices:
+                object.__setattr__(self, name, str(value))  # plain, no member of an Enum
+            elif kind is float and type(value) is int:
+                object.__setattr__(self, name, float(value))
+            elif not isinstance(value, kind) or (kind is int and type(value) is bool):
+                raise ConfigError(f"{name} must be {kind.__name__}, got {value!r}")
         for name in ("vocab", "dim", "layers", "heads", "ff", "seq", "batch", "threads"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -126,25 +123,19 @@ class Run:
             raise ConfigError(f"dim {self.dim} is not divisible by {self.heads} heads")
         if min(self.steps, self.warmup, self.seed) < 0:
             raise ConfigError("steps, warmup and seed cannot be negative")
-        if self.master != Master.NONE and self.param_dtype != "bfloat16":
-            raise ConfigError("a master copy is for param_dtype='bfloat16'; float32 is its own")
-        if self.rounding == Rounding.STOCHASTIC and self.master != Master.NONE:
+        remedies = (self.master != Master.NONE) + (self.rounding != Rounding.NEAREST)
+        if remedies and self.param_dtype != "bfloat16":
+            raise ConfigError("master copy and stochastic rounding are for param_dtype='bfloat16'")
+        if remedies > 1:
             raise ConfigError("stochastic rounding replaces a master copy: use one of them")
         if self.mixed and self.update == Update.FUSED:
             raise ConfigError("update='fused' is torch's kernel for one dtype throughout")
-        if self.rounding == Rounding.STOCHASTIC and self.param_dtype != "bfloat16":
-            raise ConfigError("stochastic rounding needs param_dtype='bfloat16'")
 
     @property
     def mixed(self) -> bool:
         """Whether the optimiser works on more than one lattice (or with a master copy)."""
         one = self.param_dtype == self.grad_dtype == self.state_dtype
         return not one or self.master != Master.NONE or self.rounding != Rounding.NEAREST
-
-    @property
-    def head_dim(self) -> int:
-        """Width of one attention head."""
-        return self.dim // self.heads
 
     @property
     def tokens_per_step(self) -> int:
@@ -159,25 +150,6 @@ class Run:
     def replace(self, **changes: Any) -> "Run":
         """This run with some fields changed. Raises ConfigError on unknown names."""
         return from_dict({**dataclasses.asdict(self), **changes})
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain name -> value, for provenance and artefact parameters."""
-        return dataclasses.asdict(self)
-
-
-CHOICES = {
-    "positions": ("learned", "none"),
-    "init": tuple(Init),
-    "schedule": tuple(Schedule),
-    "update": tuple(Update),
-    "param_dtype": DTYPES,
-    "grad_dtype": DTYPES,
-    "state_dtype": DTYPES,
-    "compute_dtype": DTYPES,
-    "rounding": tuple(Rounding),
-    "master": tuple(Master),
-    "device": ("cpu", "cuda", "mps", "auto"),
-}
 
 
 def from_dict(values: dict[str, Any]) -> Run:

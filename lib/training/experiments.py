@@ -7,7 +7,6 @@ What is kept of a run is an `Observation`; the ones that need no analysis are he
 """
 
 import dataclasses
-import importlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -59,7 +58,7 @@ class Experiment(artifacts.Recipe):
         return {
             "world": tagged(self.world),
             "contents": self.world.artefact().provenance["content"],
-            "run": self.on_a_device.as_dict(),
+            "run": dataclasses.asdict(self.on_a_device),
             "observe": tagged(self.observe),
         }
 
@@ -83,16 +82,13 @@ class Experiment(artifacts.Recipe):
 
 def tagged(value: Any) -> dict[str, Any]:
     """A dataclass as plain values that say which class it is of."""
-    return {"kind": f"{type(value).__module__}.{type(value).__qualname__}", **digests.plain(value)}
+    return {"kind": artifacts.kind_of(value), **digests.plain(value)}
 
 
 def untagged(plain: Mapping[str, Any]) -> Any:
     """The dataclass of the library that `tagged` made plain; lists become tuples."""
     fields = {name: tuple(v) if isinstance(v, list) else v for name, v in plain.items()}
-    module, _, name = fields.pop("kind").rpartition(".")
-    if module.split(".")[0] != "lib":
-        raise artifacts.ArtifactError(f"{module}.{name} is no class of the library")
-    return getattr(importlib.import_module(module), name)(**fields)
+    return artifacts.class_of(fields.pop("kind"))(**fields)
 
 
 # ----------------------------------------------------------------------------- observations
@@ -110,17 +106,17 @@ class Probe(loop.Observation):
 
     name = "probe"
 
-    def watch(self, run: Run, world: worlds.World, *path: Path) -> dict[str, np.ndarray]:
+    def watch(self, run: Run, world: worlds.World, *path: Path) -> dict[str, torch.Tensor]:
         """Train up to the last of the steps."""
-        found: dict[str, np.ndarray] = {}
+        found: dict[str, torch.Tensor] = {}
 
         def observe(moment: loop.Moment) -> None:
             t = moment.step
             if t in self.steps:
-                found[f"h.{t}"] = moment.h.flatten(0, 1).float().numpy().copy()
-                found[f"targets.{t}"] = moment.targets.flatten().numpy().astype(np.int32)
-                found[f"W.{t}"] = moment.before["W"].float().numpy().copy()
-                found[f"grad.{t}"] = moment.grads["W"].float().numpy().copy()
+                found[f"h.{t}"] = moment.h.flatten(0, 1).float()
+                found[f"targets.{t}"] = moment.targets.flatten().int()
+                found[f"W.{t}"] = moment.before["W"].float().clone()
+                found[f"grad.{t}"] = moment.grads["W"].float().clone()
 
         short = run.replace(steps=max(self.steps))
         loop.train(short, world.stream, observers=[observe], label="probe")
@@ -136,25 +132,12 @@ class Ends(loop.Observation):
 
     name = "ends"
 
-    def watch(self, run: Run, world: worlds.World, *path: Path) -> dict[str, np.ndarray]:
+    def watch(self, run: Run, world: worlds.World, *path: Path) -> dict[str, Any]:
         """Train."""
-        first: list[np.ndarray] = []
-
-        def observe(moment: loop.Moment) -> None:
-            if moment.step == 0:
-                first.append(patterns(moment.params["W"]))
-
-        outcome = loop.train(run, world.stream, observers=[observe], label=f"seed {run.seed}")
-        last = patterns(model.views(outcome.state.param, run)["W"])
-        return {"first": first[0], "last": last, "losses": outcome.losses}
-
-
-def patterns(tensor: torch.Tensor) -> np.ndarray:
-    """A copy as NumPy; bfloat16 as uint16 patterns."""
-    tensor = tensor.detach().cpu()
-    if tensor.dtype == torch.bfloat16:
-        return tensor.view(torch.int16).numpy().view(np.uint16).copy()
-    return tensor.numpy().copy()
+        start = optim.start(run, model.initialise(run))
+        outcome = loop.train(run, world.stream, label=f"seed {run.seed}")
+        first, last = (model.views(state.param, run)["W"] for state in (start, outcome.state))
+        return {"first": first, "last": last, "losses": outcome.losses}
 
 
 # ----------------------------------------------------------------------------- other recipes

@@ -17,10 +17,12 @@ goes on from the last checkpoint; at the end the segments are joined, unpacked n
 
 import itertools
 import json
+import math
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import h5py
 import hdf5plugin
@@ -41,9 +43,8 @@ PIECE = 16  # frames handed out at a time: what is computed of them should stay 
 RATIO = 3  # least compression of a film: what the disk is asked for
 
 MATRICES = ("W", "E")
-MOMENTS = {"grad": "grads", "exp_avg": "exp_avg", "exp_avg_sq": "exp_avg_sq"}
-VECTORS = ("mean_h",)  # mean last hidden state over the batch, float32 (dim,)
-SCALARS = ("loss",)  # float32, NaN at frame 0
+MOMENTS = {"": "params", "grad": "grads", "exp_avg": "exp_avg", "exp_avg_sq": "exp_avg_sq"}
+EXTRAS = ("mean_h", "loss")  # last hidden states' mean over the batch (dim,), a number: float32
 
 
 class FilmError(RuntimeError):
@@ -57,20 +58,20 @@ class Stream:
     name: str
     shape: tuple[int, ...]  # of one frame
     dtype: str = "uint16"  # "uint16" (bf16 patterns) or "float32"
-    delta: bool = True  # code as ordinal differences (uint16 only)
+    delta: bool = True  # coded as ordinal differences (uint16 only)
 
     @property
     def frame_bytes(self) -> int:
         """Size of one frame as a plain array."""
-        return int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
     @property
     def chunk(self) -> tuple[int, ...]:
         """Shape of a compressed chunk: KEY frames of a block of rows."""
         if not self.shape:
             return (KEY,)
-        row = KEY * self.frame_bytes // max(1, self.shape[0])
-        return (KEY, int(np.clip(CHUNK_BYTES // max(1, row), 1, self.shape[0])), *self.shape[1:])
+        rows = CHUNK_BYTES * self.shape[0] // (KEY * self.frame_bytes)
+        return (KEY, min(max(rows, 1), self.shape[0]), *self.shape[1:])
 
 
 @dataclass(frozen=True)
@@ -92,78 +93,61 @@ class Film(loop.Observation):
         """Train `run` in `world` and write the film to `path`.
 
         What an earlier, killed call left in the folder `<path>.parts` is taken up if it belongs to
-        the same run. Raises files.FileError if the disk has no room, loop.Stopped if a signal
-        stopped it.
+        the same run. Raises ConfigError for a name that cannot be filmed, files.FileError if the
+        disk has no room, loop.Stopped if a signal stopped it.
         """
-        rows = np.concatenate([world.dead, world.live])
-        streams = self.layout(run, len(rows), len(world.dead))
+        kept = dict.fromkeys([*self.streams, "loss"], world.vocab)
+        kept |= dict.fromkeys(self.dead, len(world.dead))
+        streams = [_stream(run, name, rows) for name, rows in kept.items()]
         parts = path[0].with_name(path[0].name + ".parts")
         parts.mkdir(parents=True, exist_ok=True)
         announce(run, streams, parts)
-        identity = {
-            "run": run.as_dict(),
-            "streams": [[stream.name, *stream.shape] for stream in streams],
-            "rows": digests.of_arrays({"rows": rows}),
-            "stream": digests.of_arrays({"stream": world.stream}),
-            "source": digests.of_maker(Film),
-        }
-        recorder = Recorder(parts, streams, rows, identity)
-        resume = recorder.resume()
+        recorder = Recorder(parts, streams, run, world)
         outcome = loop.train(
             run,
             world.stream,
             observers=[recorder.observe],
-            resume=resume,
+            resume=recorder.resume(),
             save=recorder.save,
             save_every=KEY,
             label=f"film, seed {run.seed}",
         )
-        recorder.flush()
+        if (run.steps + 1) % KEY:
+            recorder.flush(run.steps)
         extras = {
-            "rows": rows,
-            "run": json.dumps(run.as_dict(), sort_keys=True),
+            "rows": recorder.rows.numpy(),
+            "run": json.dumps(asdict(run), sort_keys=True),
             "counts": world.counts,
             "last_state": outcome.state.param.cpu().view(torch.uint8).numpy(),
         }
         assemble(path[0], streams, recorder.segments(), extras)
         shutil.rmtree(parts)
 
-    def layout(self, run: Run, rows: int, dead: int) -> list[Stream]:
-        """The streams and their shapes. Raises ConfigError for a name that cannot be filmed."""
-        named = dict.fromkeys([*self.streams, *SCALARS], rows) | dict.fromkeys(self.dead, dead)
-        return [_stream(run, name, kept) for name, kept in named.items()]
-
 
 def _stream(run: Run, name: str, rows: int) -> Stream:
-    matrix, _, moment = name.partition(".")
-    if name in SCALARS:
-        return Stream(name, (), "float32", delta=False)
-    if name in VECTORS:
-        return Stream(name, (run.dim,), "float32", delta=False)
-    if matrix in MATRICES and (not moment or moment in MOMENTS):
-        if matrix == "E" and run.tied:
-            raise ConfigError("a tied run has no E of its own: film W")
-        kind = {"grad": run.grad_dtype, "": run.param_dtype}.get(moment, run.state_dtype)
-        dtype = "uint16" if kind == "bfloat16" else "float32"
-        return Stream(name, (rows, run.dim), dtype, delta=moment != "grad")
-    known = [*MATRICES, *(f"W.{m}" for m in MOMENTS), *VECTORS, *SCALARS]
-    raise ConfigError(f"cannot film {name!r}; there are {', '.join(known)}")
-
-
-def need(run: Run, streams: Sequence[Stream]) -> tuple[int, int]:
-    """Bytes of the film as plain arrays, and bytes of disk that the run asks for."""
-    raw = sum(stream.frame_bytes for stream in streams) * (run.steps + 1)
-    return raw, raw // RATIO + 16 * model.count(run)
+    if name in EXTRAS:
+        return Stream(name, (run.dim,) if name == "mean_h" else (), "float32", delta=False)
+    matrix, dot, moment = name.partition(".")
+    if matrix not in MATRICES or moment not in MOMENTS or (dot and not moment):
+        known = [*MATRICES, *(f"W.{moment}" for moment in MOMENTS if moment), *EXTRAS]
+        raise ConfigError(f"cannot film {name!r}; there are {', '.join(known)}")
+    if matrix == "E" and run.tied:
+        raise ConfigError("a tied run has no E of its own: film W")
+    lattice = {"": run.param_dtype, "grad": run.grad_dtype}.get(moment, run.state_dtype)
+    if lattice == "float32":
+        return Stream(name, (rows, run.dim), "float32", delta=False)
+    return Stream(name, (rows, run.dim), delta=moment != "grad")
 
 
 def announce(run: Run, streams: Sequence[Stream], folder: Path) -> None:
     """Print what the film needs and raise files.FileError if the disk has less."""
-    raw, wanted = need(run, streams)
+    plain = sum(stream.frame_bytes for stream in streams) * (run.steps + 1)
+    wanted = plain // RATIO + 16 * model.count(run)
     free = shutil.disk_usage(folder).free
     names = ", ".join(stream.name for stream in streams)
     print(
         f"film of {names} on {optim.device(run.device).type}: {run.steps + 1:,} frames, "
-        f"{raw / 1e6:,.0f} MB plain, at most {wanted / 1e6:,.0f} MB on disk "
+        f"{plain / 1e6:,.0f} MB plain, at most {wanted / 1e6:,.0f} MB on disk "
         f"({free / 1e9:,.1f} GB free)"
     )
     if wanted > free:
@@ -177,97 +161,88 @@ def announce(run: Run, streams: Sequence[Stream], folder: Path) -> None:
 
 
 class Recorder:
-    """Gathers frames, writes segments and checkpoints into `folder`."""
+    """Gathers frames in memory and writes segments and checkpoints into `folder`.
 
-    def __init__(self, folder: Path, streams: Sequence[Stream], rows: np.ndarray, identity: dict):
-        self.folder, self.streams, self.identity = folder, list(streams), identity
-        self.rows = torch.from_numpy(rows)
-        self.all_rows = np.array_equal(rows, np.arange(identity["run"]["vocab"])) and all(
-            stream.shape[:1] in ((), (len(rows),)) for stream in streams if len(stream.shape) > 1
-        )
+    A checkpoint is this recorder's if streams, run, token stream and code are the same.
+    """
+
+    def __init__(self, folder: Path, streams: Sequence[Stream], run: Run, world: World):
+        self.folder, self.streams = folder, streams
+        self.rows = torch.from_numpy(np.concatenate([world.dead, world.live]))
+        self.device = str(optim.device(run.device))
+        about = {
+            "streams": [[stream.name, *stream.shape] for stream in streams],
+            "run": asdict(run),
+            "tokens": digests.of_arrays({"stream": world.stream, "counts": world.counts}),
+            "source": digests.of_maker(Film),
+        }
+        self.identity = digests.of_value(about)
         self.buffer = {s.name: np.zeros((KEY, *s.shape), s.dtype) for s in streams}
-        self.start, self.filled = 0, 0  # first frame in the buffer, frames in it
 
     def observe(self, moment: loop.Moment) -> None:
-        """Keep the frame of this step; write the segment when it is full."""
+        """Keep the frame of this step."""
         for stream in self.streams:
-            self.buffer[stream.name][self.filled] = self._frame(moment, stream)
-        self.filled += 1
-        if self.filled == KEY:
-            self.flush()
+            self.buffer[stream.name][moment.step % KEY] = frame(moment, stream, self.rows)
 
-    def flush(self) -> None:
-        """Write what is in the buffer as the segment that starts at `start`."""
-        if self.filled:
-            frames = {name: array[: self.filled] for name, array in self.buffer.items()}
-            files.write_atomically(
-                self.folder / f"segment-{self.start:09d}.h5",
-                lambda path: write_segment(path, self.streams, frames),
-            )
-            if self.filled == KEY:
-                self.start, self.filled = self.start + KEY, 0
+    def flush(self, step: int) -> None:
+        """Write the segment of frame `step` up to this frame."""
+        start = step // KEY * KEY
+        frames = {name: array[: step - start + 1] for name, array in self.buffer.items()}
+        files.write_atomically(
+            self.folder / f"segment-{start:09d}.h5",
+            lambda path: write_segment(path, self.streams, frames),
+        )
 
     def segments(self) -> list[Path]:
         """The segment files in order of time."""
         return sorted(self.folder.glob("segment-*.h5"))
 
-    def save(self, state: optim.State, losses: np.ndarray) -> None:
-        """Checkpoint after a whole step; frames that fill no segment are kept beside it."""
-        self.flush()
+    def save(self, reached: loop.Outcome) -> None:
+        """Write the frames so far, then a checkpoint."""
+        state = reached.state
+        self.flush(state.step)
         tensors = {name: tensor.cpu() for name, tensor in state.tensors().items()}
-        tensors["losses"] = torch.from_numpy(losses.copy())
-        about = {"checkpoint": json.dumps({**self.identity, "step": state.step}, sort_keys=True)}
+        tensors |= {"step": torch.tensor(state.step), "losses": torch.from_numpy(reached.losses)}
         files.write_atomically(
             self.folder / "checkpoint.safetensors",
-            lambda path: safetensors.torch.save_file(tensors, path, metadata=about),
+            lambda path: safetensors.torch.save_file(tensors, path, {"identity": self.identity}),
         )
 
-    def resume(self) -> tuple[optim.State, np.ndarray] | None:
-        """State and losses of the checkpoint in the folder, or None (and an empty folder)."""
-        found = self._checkpoint()
-        if found is None:
+    def resume(self) -> loop.Outcome | None:
+        """What the checkpoint in the folder holds, or None (and an empty folder)."""
+        path = self.folder / "checkpoint.safetensors"
+        try:
+            with safetensors.safe_open(path, framework="pt", device=self.device) as file:
+                known = (file.metadata() or {}).get("identity") == self.identity
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (OSError, ValueError, safetensors.SafetensorError):
+            known = False
+        if not known:
             for file in self.folder.iterdir():
                 file.unlink()
             return None
-        step, tensors = found
-        losses = tensors.pop("losses").numpy()
-        state = optim.State(step=step, **tensors)
-        self.start, self.filled = (step + 1) // KEY * KEY, (step + 1) % KEY
+        step, losses = tensors.pop("step").item(), tensors.pop("losses").cpu().numpy()
         for file in self.segments():
             if int(file.stem.split("-")[1]) > step:
                 file.unlink()  # written after the checkpoint: will be written again
-        if self.filled:
-            last = self.segments()[-1]
-            for stream in self.streams:
-                self.buffer[stream.name][: self.filled] = read(last, stream.name)[: self.filled]
+        if filled := (step + 1) % KEY:
+            for name, array in self.buffer.items():
+                array[:filled] = read(self.segments()[-1], name)[:filled]
         print(f"going on after step {step:,}")
-        return state, losses
+        return loop.Outcome(losses, optim.State(step, **tensors))
 
-    def _checkpoint(self) -> tuple[int, dict[str, torch.Tensor]] | None:
-        path = self.folder / "checkpoint.safetensors"
-        try:
-            with safetensors.safe_open(path, framework="pt") as file:
-                about = json.loads((file.metadata() or {}).get("checkpoint", "{}"))
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (OSError, ValueError, safetensors.SafetensorError):
-            return None
-        step = about.pop("step", None)
-        return (step, tensors) if about == self.identity else None
 
-    def _frame(self, moment: loop.Moment, stream: Stream) -> np.ndarray | float:
-        name, _, kind = stream.name.partition(".")
-        if stream.name == "loss":
-            return moment.loss
-        if stream.name == "mean_h":
-            return 0.0 if moment.h is None else moment.h.float().mean((0, 1)).cpu().numpy()
-        tensors = getattr(moment, MOMENTS[kind]) if kind else moment.params
-        if moment.step == 0 and kind:
-            return np.zeros((), stream.dtype)  # no gradient yet; moments start at zero
-        tensor = tensors[name].detach()
-        tensor = tensor.view(torch.int16) if stream.dtype == "uint16" else tensor
-        kept = self.rows[: stream.shape[0]]
-        tensor = tensor if self.all_rows else tensor[kept.to(tensor.device)]
-        return tensor.cpu().numpy().view(stream.dtype)
+def frame(moment: loop.Moment, stream: Stream, rows: torch.Tensor) -> np.ndarray | float:
+    """The frame of `stream` at one moment, of the first of `rows` (ids)."""
+    if stream.name == "loss":
+        return moment.loss
+    if stream.name == "mean_h":
+        return 0.0 if moment.h is None else moment.h.float().mean((0, 1)).cpu().numpy()
+    name, _, kind = stream.name.partition(".")
+    tensor = getattr(moment, MOMENTS[kind])[name].detach()
+    tensor = tensor.view(torch.int16) if stream.dtype == "uint16" else tensor
+    kept = tensor[rows[: stream.shape[0]].to(tensor.device)]
+    return kept.cpu().numpy().view(stream.dtype)
 
 
 # ----------------------------------------------------------------------------- coding
@@ -323,7 +298,7 @@ def create(file: h5py.File, stream: Stream, frames: int) -> h5py.Dataset:
         shuffle=True,
         compression=hdf5plugin.Zstd(clevel=LEVEL),
     )
-    dataset.attrs["delta"] = stream.delta and stream.dtype == "uint16"
+    dataset.attrs["delta"] = stream.delta
     return dataset
 
 
@@ -334,14 +309,8 @@ def write_segment(path: Path, streams: Sequence[Stream], frames: dict[str, np.nd
         for stream in streams:
             plain = frames[stream.name]
             dataset = create(file, stream, len(plain))
-            rows = stream.chunk[1] if stream.shape else 1
-            for start in range(0, stream.shape[0] if stream.shape else 1, rows):
-                block = plain[:, start : start + rows] if stream.shape else plain
-                codes = encode(block) if dataset.attrs["delta"] else block
-                if stream.shape:
-                    dataset[:, start : start + rows] = codes
-                else:
-                    dataset[:] = codes
+            for place in dataset.iter_chunks():
+                dataset[place] = encode(plain[place]) if stream.delta else plain[place]
 
 
 def assemble(path: Path, streams: Sequence[Stream], segments: Sequence[Path], extras: dict) -> None:
@@ -356,19 +325,17 @@ def assemble(path: Path, streams: Sequence[Stream], segments: Sequence[Path], ex
             else:
                 file.create_dataset(name, data=value)
         file.attrs["key"] = KEY
-        lengths = []
-        for segment in segments:
-            with h5py.File(segment, "r") as part:
-                lengths.append(len(part[streams[0].name]))
+        with h5py.File(segments[-1]) as last:
+            frames = KEY * (len(segments) - 1) + len(last[streams[0].name])
         for stream in streams:
-            target = create(file, stream, sum(lengths))
+            target = create(file, stream, frames).id
             for i, segment in enumerate(segments):
-                with h5py.File(segment, "r") as part:
+                with h5py.File(segment) as part:
                     source = part[stream.name].id
                     for n in range(source.get_num_chunks()):
                         place = source.get_chunk_info(n).chunk_offset
                         mask, packed = source.read_direct_chunk(place)
-                        target.id.write_direct_chunk((place[0] + i * KEY, *place[1:]), packed, mask)
+                        target.write_direct_chunk((place[0] + i * KEY, *place[1:]), packed, mask)
 
 
 # ----------------------------------------------------------------------------- reading
@@ -389,25 +356,42 @@ def read(
     with _open(path) as file:
         if name not in file:
             raise FilmError(f"{path.name} has no stream {name!r}; there are {', '.join(file)}")
-        dataset = file[name]
-        wanted, single = _frame_numbers(frames, len(dataset), path, name)
-        places = _row_places(file, dataset, rows, path, name)
+        dataset, key = file[name], int(file.attrs["key"])
+        every = np.arange(len(dataset))
+        try:
+            wanted = every if frames is None else every[frames]
+        except IndexError as error:
+            known = f"{path.name}: {name} has frames 0..{every[-1]}"
+            raise FilmError(f"{known}, asked for {frames}") from error
+        numbers = np.atleast_1d(wanted)
+        places = _row_places(file, name, rows)
+        low, high = (0, 0) if places is None else (places.min(), places.max() + 1)
         shape = dataset.shape[1:] if places is None else (len(places), *dataset.shape[2:])
-        result = np.empty((len(wanted), *shape), dataset.dtype)
-        key = int(file.attrs["key"])
-        low, high = (None, None) if places is None else (places.min(), places.max() + 1)
-        for segment in np.unique(wanted // key):
-            inside = np.flatnonzero(wanted // key == segment)
-            offsets = wanted[inside] - segment * key
-            until = segment * key + offsets.max() + 1
-            start = segment * key if dataset.attrs["delta"] else segment * key + offsets.min()
-            window = slice(start, until)
+        result = np.empty((len(numbers), *shape), dataset.dtype)
+        for start in np.unique(numbers // key) * key:
+            inside = np.flatnonzero(numbers // key == start // key)
+            offsets = numbers[inside] - start
+            window = slice(start, start + offsets.max() + 1)
             block = dataset[window] if places is None else dataset[window, low:high]
-            if dataset.attrs["delta"]:
-                block = decode(block)
-            block = block[offsets - (start - segment * key)]
+            block = (decode(block) if dataset.attrs["delta"] else block)[offsets]
             result[inside] = block if places is None else block[:, places - low]
-        return result[0] if single else result
+        return result if wanted.ndim else result[0]
+
+
+def _row_places(file: h5py.File, name: str, rows: Sequence[int] | None) -> np.ndarray | None:
+    """Where the wanted rows lie in the stream `name`; None if it has no rows."""
+    dataset, film = file[name], Path(file.filename).name
+    if dataset.ndim != 3 or "rows" not in file:
+        if rows is not None:
+            raise FilmError(f"{film}: {name} has no rows to choose from")
+        return None
+    stored = file["rows"][: dataset.shape[1]]
+    order = np.argsort(stored)
+    wanted = stored[order] if rows is None else np.asarray(rows, np.int64)
+    missing = np.setdiff1d(wanted, stored)[:5].tolist()
+    if missing or not len(wanted):
+        raise FilmError(f"{film}: {name} has no rows {missing} (it has {len(stored)} rows)")
+    return order[np.searchsorted(stored, wanted, sorter=order)]
 
 
 def pieces(
@@ -434,26 +418,11 @@ def about(path: Path) -> dict[str, tuple[int, ...]]:
         return {name: dataset.shape for name, dataset in file.items()}
 
 
-@dataclass(frozen=True)
-class Size:
-    """How large one stream of a film is."""
+class Size(NamedTuple):
+    """How large one stream of a film is: bytes of each segment of KEY frames, (segments,) int64."""
 
-    frames: int
-    plain: int  # bytes of all frames as plain arrays
-    stored: np.ndarray  # (segments,) bytes on disk of each segment of `key` frames
-    key: int  # frames a segment
-
-    @property
-    def ratio(self) -> float:
-        """Plain bytes for each byte stored."""
-        return self.plain / self.stored.sum()
-
-    @property
-    def per_frame(self) -> np.ndarray:
-        """(segments,) mean bytes on disk of a frame; the last segment may be short."""
-        lengths = np.full(len(self.stored), self.key)
-        lengths[-1] = self.frames - self.key * (len(self.stored) - 1)
-        return self.stored / lengths
+    plain: np.ndarray  # as arrays
+    stored: np.ndarray  # on disk
 
 
 def sizes(path: Path) -> dict[str, Size]:
@@ -464,12 +433,12 @@ def sizes(path: Path) -> dict[str, Size]:
         for name, dataset in file.items():
             if dataset.ndim != 3:
                 continue
-            stored = np.zeros(-(-len(dataset) // key), np.int64)
+            lengths = np.diff([*range(0, len(dataset), key), len(dataset)])
+            stored = np.zeros(len(lengths), np.int64)
             for n in range(dataset.id.get_num_chunks()):
                 chunk = dataset.id.get_chunk_info(n)
                 stored[chunk.chunk_offset[0] // key] += chunk.size
-            plain = int(np.prod(dataset.shape)) * dataset.dtype.itemsize
-            found[name] = Size(len(dataset), plain, stored, key)
+            found[name] = Size(lengths * (dataset.nbytes // len(dataset)), stored)
     return found
 
 
@@ -478,37 +447,3 @@ def _open(path: Path) -> h5py.File:
         return h5py.File(path, "r")
     except OSError as error:
         raise FilmError(f"{path} is no readable film ({error}); make it again") from error
-
-
-def _frame_numbers(
-    frames: slice | Sequence[int] | int | None, count: int, path: Path, name: str
-) -> tuple[np.ndarray, bool]:
-    if frames is None:
-        return np.arange(count), False
-    if isinstance(frames, slice):
-        return np.arange(count)[frames], False
-    numbers = np.atleast_1d(np.asarray(frames, np.int64))
-    numbers = np.where(numbers < 0, numbers + count, numbers)
-    if len(numbers) and (numbers.min() < 0 or numbers.max() >= count):
-        raise FilmError(f"{path.name}: {name} has frames 0..{count - 1}, asked for {frames}")
-    return numbers, np.ndim(frames) == 0
-
-
-def _row_places(
-    file: h5py.File, dataset: h5py.Dataset, rows: Sequence[int] | None, path: Path, name: str
-) -> np.ndarray | None:
-    """Where the wanted rows lie in the dataset; None if the stream has no rows."""
-    if dataset.ndim != 3 or "rows" not in file:
-        if rows is not None:
-            raise FilmError(f"{path.name}: {name} has no rows to choose from")
-        return None
-    stored = file["rows"][: dataset.shape[1]]
-    order = np.argsort(stored)
-    wanted = stored[order] if rows is None else np.asarray(rows, np.int64)
-    at = np.searchsorted(stored[order], wanted)
-    found = at < len(stored)
-    found[found] = stored[order][at[found]] == wanted[found]
-    if not found.all() or not len(wanted):
-        missing = wanted[~found][:5].tolist()
-        raise FilmError(f"{path.name}: {name} has no rows {missing} (it has {len(stored)} rows)")
-    return order[at]

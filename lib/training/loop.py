@@ -5,6 +5,8 @@ resumed from a checkpoint goes on bit for bit as if it had never stopped.
 """
 
 import contextlib
+import dataclasses
+import math
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -17,10 +19,8 @@ import torch
 
 from lib import progress
 from lib.training import model, optim
-from lib.training.config import ConfigError, Rounding, Run
+from lib.training.config import ConfigError, Run
 from lib.training.worlds import World
-
-_BATCHES, _ROUNDING = 0, 1  # independent streams of random numbers
 
 
 class Stopped(RuntimeError):
@@ -40,17 +40,17 @@ class Moment:
     """
 
     run: Run
-    step: int
-    loss: float  # nats per token, at W_(t-1); NaN at step 0
-    lr: float
     params: model.Parameters  # by name, param_dtype, after the update
     before: model.Parameters  # by name, compute_dtype, before the update
     grads: model.Parameters  # by name, grad_dtype: what the optimiser was given
     exp_avg: model.Parameters
     exp_avg_sq: model.Parameters
     state: optim.State
-    h: torch.Tensor | None  # (batch, seq, dim) last hidden states; None at step 0
-    targets: torch.Tensor | None  # (batch, seq) wanted ids
+    step: int = 0
+    loss: float = math.nan  # nats per token, at W_(t-1)
+    lr: float = 0.0
+    h: torch.Tensor | None = None  # (batch, seq, dim) last hidden states
+    targets: torch.Tensor | None = None  # (batch, seq) wanted ids
 
 
 Observer = Callable[[Moment], None]
@@ -70,7 +70,7 @@ class Observation:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A finished run: loss before each update (steps,) float32 in nats, and the last state."""
+    """What a run has come to: loss before each update (steps,) float32 in nats, and the state."""
 
     losses: np.ndarray
     state: optim.State
@@ -82,80 +82,66 @@ def train(
     *,
     observers: Sequence[Observer] = (),
     intervene: Callable[[model.Parameters], None] | None = None,
-    resume: tuple[optim.State, np.ndarray] | None = None,
-    save: Callable[[optim.State, np.ndarray], None] | None = None,
+    resume: Outcome | None = None,
+    save: Callable[[Outcome], None] | None = None,
     save_every: int = 0,
     label: str = "training",
 ) -> Outcome:
     """Train on a token stream (tokens,) of integers; observers are called at step 0 and after each.
 
     `intervene(grads)` may change the gradients (by name, compute_dtype) before the optimiser
-    gets them: for experiments that take a cause away. `resume` is (state, losses so far).
-    `save(state, losses)` is called at every step t where t + 1 is a multiple of `save_every` (so
+    gets them: for experiments that take a cause away. `resume` is what a shorter run came to, or
+    `save` was given: it is called at every step t where t + 1 is a multiple of `save_every` (so
     that frames 0..t are whole segments), and when SIGINT or SIGTERM ask to stop, which then raises
     Stopped. Raises ConfigError if the stream does not fit the run, Diverged if the loss is not
     finite.
     """
     check_stream(run, stream)
     device = optim.device(run.device)
-    grid, compute = optim.dtype(run.grad_dtype), optim.dtype(run.compute_dtype)
-    with _threads(run.threads), _stop_on_signal() as asked:
-        state, losses = resume or (optim.start(run, model.initialise(run).to(device)), None)
-        record = np.full(run.steps, np.nan, np.float32)
-        if losses is not None:
-            record[: state.step] = losses[: state.step]
+    grid, compute = getattr(torch, run.grad_dtype), getattr(torch, run.compute_dtype)
+    with _undisturbed(run.threads) as asked:
+        state = resume.state if resume else optim.start(run, model.initialise(run).to(device))
+        losses = np.full(run.steps, np.nan, np.float32)
+        if resume:
+            losses[: len(resume.losses)] = resume.losses
         # the model computes in `work` and its gradients gather in `sums`, both flat
-        work = torch.empty(model.count(run), dtype=compute, device=device).copy_(state.param)
+        work = state.param.to(compute, copy=True)
         sums = torch.zeros_like(work)
-        named, gradients = model.views(work, run), model.views(sums, run)
-        by_hand = device.type == "cpu" and compute == torch.float32
-        for name, tensor in named.items() if not by_hand else ():
-            tensor.requires_grad_().grad = gradients[name]
         given = sums if grid == compute else torch.zeros_like(sums, dtype=grid)
-        fixed = {
-            "run": run,
-            "state": state,
-            "params": model.views(state.param, run),
-            "before": {name: tensor.detach() for name, tensor in named.items()},
-            "grads": model.views(given, run),
-            "exp_avg": model.views(state.exp_avg, run),
-            "exp_avg_sq": model.views(state.exp_avg_sq, run),
-        }
-        if state.step == 0:
-            for observe in observers:
-                observe(Moment(step=0, loss=float("nan"), lr=0.0, h=None, targets=None, **fixed))
+        named, gradients = model.views(work, run), model.views(sums, run)
+        moment = Moment(
+            run=run,
+            params=model.views(state.param, run),
+            before={name: tensor.detach() for name, tensor in named.items()},
+            grads=model.views(given, run),
+            exp_avg=model.views(state.exp_avg, run),
+            exp_avg_sq=model.views(state.exp_avg_sq, run),
+            state=state,
+        )
+        loss_and_gradients_ = model.loss_and_gradients_
+        if device.type != "cpu" or compute != torch.float32:
+            loss_and_gradients_ = model.by_autograd_
+            for name, tensor in named.items():
+                tensor.requires_grad_().grad = gradients[name]
+        for observe in observers if state.step == 0 else ():
+            observe(moment)
 
         bar = progress.bar(total=run.steps, initial=state.step, desc=label, unit="step")
         for step in range(state.step + 1, run.steps + 1):
-            tokens, targets = batch(stream, run, step)
-            tokens, targets = tokens.to(device), targets.to(device)
-            if by_hand:
-                loss, h = model.loss_and_gradients_(named, gradients, tokens, targets, run)
-            else:
-                sums.zero_()
-                h = model.hidden(named, tokens, run)
-                loss = model.loss(h.flatten(0, 1), named["W"], targets.flatten())
-                loss.backward()
+            tokens, targets = (ids.to(device) for ids in batch(stream, run, step))
+            loss, h = loss_and_gradients_(named, gradients, tokens, targets, run)
             if intervene:
                 intervene(gradients)
             if given is not sums:
                 given.copy_(sums)
-            record[step - 1] = value = loss.item()
+            losses[step - 1] = value = loss.item()
             if not np.isfinite(value):
                 raise Diverged(f"the loss is {value} at step {step}: lower lr (now {run.lr:g})")
-            dice = _generator(run, step, _ROUNDING) if run.rounding == Rounding.STOCHASTIC else None
-            optim.step_(state, given, run, rng=dice)
-            if observers:
-                moment = Moment(
-                    step=step,
-                    loss=value,
-                    lr=optim.learning_rate(run, step),
-                    h=h.detach(),
-                    targets=targets,
-                    **fixed,
-                )
-                for observe in observers:
-                    observe(moment)
+            optim.step_(state, given, run)
+            lr = optim.learning_rate(run, step)
+            seen = {"step": step, "loss": value, "lr": lr, "h": h, "targets": targets}
+            for observe in observers:
+                observe(dataclasses.replace(moment, **seen))
             with torch.no_grad():
                 work.copy_(state.param)
             bar.update()
@@ -163,17 +149,17 @@ def train(
                 bar.set_postfix(loss=f"{value:.3f}", refresh=False)
             stopping = bool(asked)
             if save and (stopping or (save_every and (step + 1) % save_every == 0)):
-                save(state, record[:step])
+                save(Outcome(losses[:step], state))
             if stopping and step < run.steps:
                 bar.close()
                 raise Stopped(f"stopped after step {step} of {run.steps}; run again to go on")
         bar.close()
-    return Outcome(record, state)
+    return Outcome(losses, state)
 
 
 def batch(stream: np.ndarray, run: Run, step: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Inputs and targets of step `step`: two (batch, seq) int64, windows at random places."""
-    rng = _generator(run, step, _BATCHES)
+    rng = optim.generator(run, step, optim.BATCHES)
     starts = rng.integers(0, len(stream) - run.seq, run.batch)
     windows = stream[starts[:, None] + np.arange(run.seq + 1)].astype(np.int64)
     return torch.from_numpy(windows[:, :-1].copy()), torch.from_numpy(windows[:, 1:].copy())
@@ -191,31 +177,18 @@ def check_stream(run: Run, stream: np.ndarray) -> None:
         )
 
 
-def _generator(run: Run, step: int, purpose: int) -> np.random.Generator:
-    return np.random.default_rng([run.seed, purpose, step])
-
-
 @contextlib.contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+def _undisturbed(threads: int) -> Iterator[list[int]]:
+    """So many threads of torch's, and a list that fills when SIGINT or SIGTERM ask to stop.
 
-
-@contextlib.contextmanager
-def _stop_on_signal() -> Iterator[list[int]]:
-    """A list that fills when SIGINT or SIGTERM ask to stop (main thread only)."""
+    Signals reach the main thread only.
+    """
     asked: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
+    in_main = threading.current_thread() is threading.main_thread()
+    with contextlib.ExitStack() as afterwards:
+        afterwards.callback(torch.set_num_threads, torch.get_num_threads())
+        torch.set_num_threads(threads)
+        for kind in (signal.SIGINT, signal.SIGTERM) if in_main else ():
+            before = signal.signal(kind, lambda number, _: asked.append(number))
+            afterwards.callback(signal.signal, kind, before)
         yield asked
-        return
-    kinds = (signal.SIGINT, signal.SIGTERM)
-    before = {kind: signal.signal(kind, lambda number, _: asked.append(number)) for kind in kinds}
-    try:
-        yield asked
-    finally:
-        for kind, handler in before.items():
-            signal.signal(kind, handler)

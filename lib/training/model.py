@@ -4,11 +4,11 @@ Pre-layer-norm blocks with biases, causal attention, exact GELU, a final layer n
 and unembedding W are one matrix when tied. All parameters lie in one flat buffer, in the order of
 `shapes`, so the optimiser is one pass and a checkpoint one tensor.
 
-Loss and gradients of one step: forward and backward pass written out, in float32 on the CPU.
-
-Operation by operation as autograd would do it, so the numbers are the same to the last bit (a test
-holds the two together), without the graph, which costs a small model a quarter of its step. Runs on
-an accelerator and runs that compute in bfloat16 go through autograd: see `loop.train`.
+The forward pass is written once. Each of its parts returns its output and a function `back`, from
+the gradient of the output to that of the input: in float32 on the CPU the backward pass is these,
+operation by operation what autograd does and the same to the last bit (a test holds the two
+together), without the graph, which costs a small model a quarter of its step. Elsewhere autograd
+differentiates the forward pass, and `back` is not called.
 """
 
 import math
@@ -19,9 +19,12 @@ import torch.nn.functional as F
 
 from lib.training.config import Init, Run
 
+LAYER_NORM_EPSILON = 1e-5  # torch's default
 CHUNK = 64  # rows of logits at a time: 64 x 4,000 float32 (1 MB) stay in the processor's cache
 SMALLEST = 1e-36  # probability: float32 has all its digits from 1.2e-38 up
 Parameters = dict[str, torch.Tensor]
+Back = Callable[[torch.Tensor], torch.Tensor]  # gradient of an output -> gradient of the input
+aten = torch.ops.aten  # torch's operations by the names that autograd knows them by
 
 
 def shapes(run: Run) -> dict[str, tuple[int, ...]]:
@@ -32,39 +35,24 @@ def shapes(run: Run) -> dict[str, tuple[int, ...]]:
         named["E"] = (run.vocab, d)
     if run.positions == "learned":
         named["positions"] = (run.seq, d)
-    for i in range(run.layers):
-        named |= {
-            f"{i}.norm1.weight": (d,),
-            f"{i}.norm1.bias": (d,),
-            f"{i}.qkv.weight": (3 * d, d),
-            f"{i}.qkv.bias": (3 * d,),
-            f"{i}.out.weight": (d, d),
-            f"{i}.out.bias": (d,),
-            f"{i}.norm2.weight": (d,),
-            f"{i}.norm2.bias": (d,),
-            f"{i}.up.weight": (f, d),
-            f"{i}.up.bias": (f,),
-            f"{i}.down.weight": (d, f),
-            f"{i}.down.bias": (d,),
-        }
-    return named | {"norm.weight": (d,), "norm.bias": (d,)}
+    block = {"norm1": (d,), "qkv": (3 * d, d), "out": (d, d)}
+    block |= {"norm2": (d,), "up": (f, d), "down": (d, f)}
+    layers = {f"{i}.{name}": shape for i in range(run.layers) for name, shape in block.items()}
+    for name, shape in {**layers, "norm": (d,)}.items():
+        named |= {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
+    return named
 
 
 def count(run: Run) -> int:
     """Number of parameters."""
-    return sum(math.prod(shape) for shape in shapes(run).values())
+    return sum(map(math.prod, shapes(run).values()))
 
 
 def views(flat: torch.Tensor, run: Run) -> Parameters:
     """Named views into a flat buffer (parameters,), no copy."""
-    named, start = {}, 0
-    for name, shape in shapes(run).items():
-        size = math.prod(shape)
-        named[name] = flat[start : start + size].view(shape)
-        start += size
-    if start != flat.numel():
-        raise ValueError(f"the buffer holds {flat.numel():,} numbers; this run has {start:,}")
-    return named
+    named = shapes(run)
+    parts = flat.split([*map(math.prod, named.values())])
+    return {name: part.view(named[name]) for name, part in zip(named, parts, strict=True)}
 
 
 def initialise(run: Run) -> torch.Tensor:
@@ -99,58 +87,141 @@ def _rows(run: Run, generator: torch.Generator) -> torch.Tensor:
     return (point.bfloat16() + noise.bfloat16()).float()
 
 
-def hidden(named: Parameters, tokens: torch.Tensor, run: Run) -> torch.Tensor:
-    """Last hidden states h: (batch, seq, dim) in the parameters' dtype, from ids (batch, seq)."""
-    batch, seq = tokens.shape
-    x = F.embedding(tokens, named["W" if run.tied else "E"])
+# ----------------------------------------------------------------------------- the pass
+@torch.no_grad()
+def loss_and_gradients_(
+    named: Parameters, grads: Parameters, tokens: torch.Tensor, targets: torch.Tensor, run: Run
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Loss (scalar, nats) and last hidden states (batch, seq, dim); `grads` are overwritten.
+
+    `named` and `grads` are float32 on the CPU, ids (batch, seq) int64.
+    """
+    h, backs = _forward(named, grads, tokens, run)
+    loss, dx = cross_entropy_(h, named["W"], targets.flatten(), grads["W"])
+    for back in reversed(backs):
+        dx = back(dx)
+    dx = dx.view(*tokens.shape, run.dim)
     if run.positions == "learned":
-        x = x + named["positions"][:seq]
-    for i in range(run.layers):
-        y = _norm(x, named, f"{i}.norm1")
-        qkv = _linear(y, named, f"{i}.qkv").view(batch, seq, 3, run.heads, run.head_dim)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        x = x + _linear(y.transpose(1, 2).reshape(batch, seq, run.dim), named, f"{i}.out")
-        y = F.gelu(_linear(_norm(x, named, f"{i}.norm2"), named, f"{i}.up"))
-        x = x + _linear(y, named, f"{i}.down")
-    return _norm(x, named, "norm")
+        grads["positions"].zero_()
+        torch.sum(dx, 0, out=grads["positions"][: tokens.shape[1]])
+    dE = aten.embedding_dense_backward(dx, tokens, run.vocab, -1, False)
+    grads["W"].add_(dE) if run.tied else grads["E"].copy_(dE)
+    return loss, h.view(dx.shape)
 
 
-def _norm(x: torch.Tensor, named: Parameters, name: str) -> torch.Tensor:
-    return F.layer_norm(x, x.shape[-1:], named[f"{name}.weight"], named[f"{name}.bias"])
-
-
-def _linear(x: torch.Tensor, named: Parameters, name: str) -> torch.Tensor:
-    return F.linear(x, named[f"{name}.weight"], named[f"{name}.bias"])
-
-
-def loss(h: torch.Tensor, W: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Mean cross-entropy in nats, scalar: h (tokens, dim), W (vocab, dim), targets (tokens,).
+def by_autograd_(
+    named: Parameters, grads: Parameters, tokens: torch.Tensor, targets: torch.Tensor, run: Run
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same for leaves `named` whose .grad are `grads`, on any device and in any dtype.
 
     In float32 logits are made, used and forgotten chunk by chunk; in bf16 all at once, as the
     sources' code does.
     """
+    torch._foreach_zero_([*grads.values()])
+    h, W, targets = _forward(named, None, tokens, run)[0], named["W"], targets.flatten()
     if h.dtype == torch.float32:
-        return ChunkedCrossEntropy.apply(h, W, targets)
-    return F.cross_entropy(F.linear(h, W), targets)
+        loss, grad_h = cross_entropy_(h.detach(), W.detach(), targets, grads["W"])
+        h.backward(grad_h)
+    else:
+        loss = F.cross_entropy(F.linear(h, W), targets)
+        loss.backward()
+    return loss, h.detach().view(*tokens.shape, run.dim)
 
 
-class ChunkedCrossEntropy(torch.autograd.Function):
-    """`cross_entropy_` for autograd."""
+def _forward(
+    named: Parameters, grads: Parameters | None, tokens: torch.Tensor, run: Run
+) -> tuple[torch.Tensor, list[Back]]:
+    """Last hidden states (batch * seq, dim), and the way back through blocks and final norm.
 
-    @staticmethod
-    def forward(ctx, h: torch.Tensor, W: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        grad_W = torch.empty_like(W)
-        loss, grad_h = cross_entropy_(h, W, targets, grad_W)
-        ctx.save_for_backward(grad_h, grad_W)
-        return loss
+    The way back fills `grads`; None leaves it to autograd.
+    """
+    batch, seq = tokens.shape
+    x = F.embedding(tokens, named["W" if run.tied else "E"])
+    if run.positions == "learned":
+        x = x + named["positions"][:seq]
+    x, backs = x.view(-1, run.dim), []
+    shape = (batch, seq, run.heads, run.dim // run.heads)
+    for i in range(run.layers):
+        x, back = _attention(x, named, grads, i, shape)
+        x, after = _feed_forward(x, named, grads, i)
+        backs += [back, after]
+    h, back = _norm(x, named, grads, "norm")
+    return h, [*backs, back]
 
-    @staticmethod
-    def backward(ctx, upstream: torch.Tensor):
-        grad_h, grad_W = ctx.saved_tensors
-        return grad_h * upstream, grad_W * upstream, None
+
+def _attention(
+    x: torch.Tensor, named: Parameters, grads: Parameters | None, i: int, shape: tuple[int, ...]
+) -> tuple[torch.Tensor, Back]:
+    """x + attention(norm(x)) and its gradient; x is (batch * seq, dim)."""
+    batch, seq, heads, width = shape
+    y, norm_back = _norm(x, named, grads, f"{i}.norm1")
+    qkv, qkv_back = _linear(y, named, grads, f"{i}.qkv")
+    q, k, v = qkv.view(batch, seq, 3, heads, width).permute(2, 0, 3, 1, 4)
+    if grads is None:
+        attended = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    else:
+        attended, logsumexp = aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, True)
+    mixed = attended.transpose(1, 2).reshape(x.shape)
+    out, out_back = _linear(mixed, named, grads, f"{i}.out")
+
+    def back(dx: torch.Tensor) -> torch.Tensor:
+        upstream = out_back(dx).view(shape).transpose(1, 2)
+        dqkv = aten._scaled_dot_product_flash_attention_for_cpu_backward(
+            upstream, q, k, v, attended, logsumexp, 0.0, True
+        )
+        dqkv = torch.stack([d.transpose(1, 2) for d in dqkv], 2).view(qkv.shape)
+        return norm_back(qkv_back(dqkv)).add_(dx)
+
+    return out.add_(x), back
 
 
+def _feed_forward(
+    x: torch.Tensor, named: Parameters, grads: Parameters | None, i: int
+) -> tuple[torch.Tensor, Back]:
+    """x + down(gelu(up(norm(x)))) and its gradient."""
+    y, norm_back = _norm(x, named, grads, f"{i}.norm2")
+    up, up_back = _linear(y, named, grads, f"{i}.up")
+    down, down_back = _linear(F.gelu(up), named, grads, f"{i}.down")
+
+    def back(dx: torch.Tensor) -> torch.Tensor:
+        dup = aten.gelu_backward(down_back(dx), up)
+        return norm_back(up_back(dup)).add_(dx)
+
+    return down.add_(x), back
+
+
+def _linear(
+    x: torch.Tensor, named: Parameters, grads: Parameters | None, name: str
+) -> tuple[torch.Tensor, Back]:
+    weight = named[f"{name}.weight"]
+
+    def back(dy: torch.Tensor) -> torch.Tensor:
+        torch.mm(dy.T, x, out=grads[f"{name}.weight"])
+        torch.sum(dy, 0, out=grads[f"{name}.bias"])
+        return dy @ weight
+
+    return F.linear(x, weight, named[f"{name}.bias"]), back
+
+
+def _norm(
+    x: torch.Tensor, named: Parameters, grads: Parameters | None, name: str
+) -> tuple[torch.Tensor, Back]:
+    weight, bias = named[f"{name}.weight"], named[f"{name}.bias"]
+    shape = x.shape[-1:]
+    y, mean, rstd = torch.native_layer_norm(x, shape, weight, bias, LAYER_NORM_EPSILON)
+
+    def back(dy: torch.Tensor) -> torch.Tensor:
+        dx, dweight, dbias = aten.native_layer_norm_backward(
+            dy, x, shape, mean, rstd, weight, bias, [True, True, True]
+        )
+        grads[f"{name}.weight"].copy_(dweight)
+        grads[f"{name}.bias"].copy_(dbias)
+        return dx
+
+    return y, back
+
+
+# ----------------------------------------------------------------------------- the loss
 def cross_entropy_(
     h: torch.Tensor, W: torch.Tensor, targets: torch.Tensor, grad_W: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -188,114 +259,3 @@ def probabilities(h: torch.Tensor, W: torch.Tensor) -> torch.Tensor:
     for rows in h.split(CHUNK):
         mean += torch.softmax(F.linear(rows, W), 1).sum(0)
     return mean / len(h)
-
-
-Back = Callable[[torch.Tensor], torch.Tensor]  # gradient of an output -> gradient of the input
-aten = torch.ops.aten  # torch's operations by the names that autograd knows them by
-LAYER_NORM_EPSILON = 1e-5  # of layer norm: torch's default
-
-
-@torch.no_grad()
-def loss_and_gradients_(
-    named: Parameters,
-    grads: Parameters,
-    tokens: torch.Tensor,
-    targets: torch.Tensor,
-    run: Run,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Loss (scalar, nats) and last hidden states (batch, seq, dim); `grads` are overwritten.
-
-    `named` and `grads` are float32 on the CPU, ids (batch, seq) int64.
-    """
-    batch, seq = tokens.shape
-    x = F.embedding(tokens, named["W" if run.tied else "E"])
-    if run.positions == "learned":
-        x = x + named["positions"][:seq]
-    x = x.view(-1, run.dim)
-    backs = []
-    for i in range(run.layers):
-        x, back = _attention(x, named, grads, i, (batch, seq, run.heads, run.head_dim))
-        backs.append(back)
-        x, back = _feed_forward(x, named, grads, i)
-        backs.append(back)
-    h, back = _norm_and_back(x, named, grads, "norm")
-    loss, dx = cross_entropy_(h, named["W"], targets.flatten(), grads["W"])
-    dx = back(dx)
-    for back in reversed(backs):
-        dx = back(dx)
-    dx = dx.view(batch, seq, run.dim)
-    if run.positions == "learned":
-        grads["positions"].zero_()
-        torch.sum(dx, 0, out=grads["positions"][:seq])
-    dE = aten.embedding_dense_backward(dx, tokens, run.vocab, -1, False)
-    grads["W"].add_(dE) if run.tied else grads["E"].copy_(dE)
-    return loss, h.view(batch, seq, run.dim)
-
-
-def _attention(
-    x: torch.Tensor, named: Parameters, grads: Parameters, i: int, shape: tuple
-) -> tuple[torch.Tensor, Back]:
-    """x + attention(norm(x)) and its gradient; x is (batch * seq, dim)."""
-    batch, seq, heads, width = shape
-    y, norm_back = _norm_and_back(x, named, grads, f"{i}.norm1")
-    qkv, qkv_back = _linear_and_back(y, named, grads, f"{i}.qkv")
-    q, k, v = qkv.view(batch, seq, 3, heads, width).permute(2, 0, 3, 1, 4)
-    attended, logsumexp = aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, True)
-    mixed = attended.transpose(1, 2).reshape(x.shape)
-    out, out_back = _linear_and_back(mixed, named, grads, f"{i}.out")
-
-    def back(dx: torch.Tensor) -> torch.Tensor:
-        upstream = out_back(dx).view(batch, seq, heads, width).transpose(1, 2)
-        dqkv = aten._scaled_dot_product_flash_attention_for_cpu_backward(
-            upstream, q, k, v, attended, logsumexp, 0.0, True
-        )
-        dqkv = torch.stack([d.transpose(1, 2) for d in dqkv], 2).view(qkv.shape)
-        return norm_back(qkv_back(dqkv)).add_(dx)
-
-    return out.add_(x), back
-
-
-def _feed_forward(
-    x: torch.Tensor, named: Parameters, grads: Parameters, i: int
-) -> tuple[torch.Tensor, Back]:
-    """x + down(gelu(up(norm(x)))) and its gradient."""
-    y, norm_back = _norm_and_back(x, named, grads, f"{i}.norm2")
-    up, up_back = _linear_and_back(y, named, grads, f"{i}.up")
-    down, down_back = _linear_and_back(F.gelu(up), named, grads, f"{i}.down")
-
-    def back(dx: torch.Tensor) -> torch.Tensor:
-        dup = aten.gelu_backward(down_back(dx), up)
-        return norm_back(up_back(dup)).add_(dx)
-
-    return down.add_(x), back
-
-
-def _linear_and_back(
-    x: torch.Tensor, named: Parameters, grads: Parameters, name: str
-) -> tuple[torch.Tensor, Back]:
-    weight = named[f"{name}.weight"]
-
-    def back(dy: torch.Tensor) -> torch.Tensor:
-        torch.mm(dy.T, x, out=grads[f"{name}.weight"])
-        torch.sum(dy, 0, out=grads[f"{name}.bias"])
-        return dy @ weight
-
-    return F.linear(x, weight, named[f"{name}.bias"]), back
-
-
-def _norm_and_back(
-    x: torch.Tensor, named: Parameters, grads: Parameters, name: str
-) -> tuple[torch.Tensor, Back]:
-    weight, bias = named[f"{name}.weight"], named[f"{name}.bias"]
-    shape = x.shape[-1:]
-    y, mean, rstd = torch.native_layer_norm(x, shape, weight, bias, LAYER_NORM_EPSILON)
-
-    def back(dy: torch.Tensor) -> torch.Tensor:
-        dx, dweight, dbias = aten.native_layer_norm_backward(
-            dy, x, shape, mean, rstd, weight, bias, [True, True, True]
-        )
-        grads[f"{name}.weight"].copy_(dweight)
-        grads[f"{name}.bias"].copy_(dbias)
-        return dx
-
-    return y, back

@@ -1,12 +1,8 @@
-"""Arithmetic as a value: which lattice a number is stored on, and how it gets there.
-
-Nothing here is a context manager: a dtype is a choice of the experiment, written in the `Run`.
-
-AdamW, transparent: every operation named, every rounding written out.
+"""AdamW on a lattice, with every rounding where torch has it, and the state that it carries.
 
 On the bf16 lattice the order of roundings *is* the algorithm, and torch has three (see `Update`).
-`adamw_reference` spells them out; `step_` is the fast form used in training. Tests hold the two
-and torch.optim.AdamW together, bit for bit. Source: Loshchilov and Hutter (2019).
+`adamw_` is the form used in training, `adamw_reference` spells each operation out. Tests hold the
+two and torch.optim.AdamW together, bit for bit. Source: Loshchilov and Hutter (2019).
 
 Where parameter, gradient and state are not all on one lattice (a float32 state, a master copy,
 stochastic rounding), the moments follow the for-loop order on their own lattice, and decay and
@@ -21,72 +17,29 @@ import torch
 from lib import lattice
 from lib.training.config import ConfigError, Master, Rounding, Run, Schedule, Update
 
-_DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+PIECE = 1 << 21  # numbers updated at a time: what passes between operations stays in the cache
+BATCHES, ROUNDING = 0, 1  # what random numbers are drawn for, each from a stream of its own
 
 
-def dtype(name: str) -> torch.dtype:
-    """The torch dtype called `name`. Raises ConfigError for any other name."""
-    if name not in _DTYPES:
-        raise ConfigError(f"dtype must be one of {', '.join(_DTYPES)}, got {name!r}")
-    return _DTYPES[name]
+def generator(run: Run, step: int, purpose: int) -> np.random.Generator:
+    """Random numbers of one step: a resumed run draws what it would have drawn."""
+    return np.random.default_rng([run.seed, purpose, step])
 
 
 def device(name: str = "auto") -> torch.device:
     """The device called `name`; "auto" takes cuda, then mps, then cpu. Raises ConfigError."""
-    available = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
-    if name == "auto":
-        name = next(kind for kind, there in available.items() if there)
-    if not available.get(name, False):
-        there = ", ".join(kind for kind, yes in available.items() if yes)
-        raise ConfigError(f"device {name!r} is not available here; there is {there}")
-    return torch.device(name)
+    here = [kind for kind in ("cuda", "mps", "cpu") if getattr(torch, kind).is_available()]
+    if name not in (*here, "auto"):
+        raise ConfigError(f"device {name!r} is not available here; there is {', '.join(here)}")
+    return torch.device(here[0] if name == "auto" else name)
 
 
-def on_lattice(x: torch.Tensor, grid: torch.dtype) -> torch.Tensor:
-    """Float32 x rounded to the nearest value of `grid` (ties to even), as float32."""
-    return x if grid == torch.float32 else x.to(grid).float()
-
-
-def store_(
-    out: torch.Tensor, x: torch.Tensor, *, rounding: str, rng: np.random.Generator | None = None
-) -> torch.Tensor:
-    """Put float32 x (...) on the lattice of `out` (...), to nearest or stochastically. Returns out.
-
-    `rng` is drawn from only if `rounding` is stochastic (which needs a bf16 `out`).
-    """
-    if rounding == Rounding.NEAREST:
-        return out.copy_(x)
-    bits = lattice.round_stochastic(x, rng=rng)
-    out.view(torch.int16).copy_(bits.view(torch.int16))
-    return out
-
-
-def split_master_(high: torch.Tensor, low: torch.Tensor, master: torch.Tensor) -> None:
-    """Write float32 `master` as bf16 `high` (its upper 16 bits, truncated) and int16 `low`."""
-    pattern = master.view(torch.int32)
-    low.copy_(pattern)  # int32 -> int16 keeps the lower 16 bits
-    high.view(torch.int16).copy_(pattern >> 16)
-
-
-def join_master(high: torch.Tensor, low: torch.Tensor) -> torch.Tensor:
-    """The float32 whose upper 16 bits are bf16 `high` and whose lower 16 bits are int16 `low`."""
-    pattern = high.view(torch.int16).to(torch.int32) << 16
-    return (pattern | (low.to(torch.int32) & 0xFFFF)).view(torch.float32)
-
-
-PIECE = 1 << 21  # numbers updated at a time: what passes between operations stays in the cache
-
-
+# ----------------------------------------------------------------------------- scalars
 @dataclass(frozen=True)
 class Coefficients:
     """The scalars of one AdamW step, in double precision as in torch."""
 
     lr: float
-    weight_decay: float
     beta1: float
     beta2: float
     eps: float
@@ -98,16 +51,10 @@ class Coefficients:
 def coefficients(run: Run, step: int) -> Coefficients:
     """Scalars of step `step`, counted from 1."""
     lr = learning_rate(run, step)
-    return Coefficients(
-        lr=lr,
-        weight_decay=run.weight_decay,
-        beta1=run.beta1,
-        beta2=run.beta2,
-        eps=run.eps,
-        decay=1 - lr * run.weight_decay,
-        step_size=lr / (1 - run.beta1**step),
-        correction=(1 - run.beta2**step) ** 0.5,
-    )
+    decay = 1 - lr * run.weight_decay
+    step_size = lr / (1 - run.beta1**step)
+    correction = (1 - run.beta2**step) ** 0.5
+    return Coefficients(lr, run.beta1, run.beta2, run.eps, decay, step_size, correction)
 
 
 def learning_rate(run: Run, step: int) -> float:
@@ -121,7 +68,7 @@ def learning_rate(run: Run, step: int) -> float:
     return float(run.lr * (run.lr_end + (1 - run.lr_end) * shape))
 
 
-# ----------------------------------------------------------------------------- training
+# ----------------------------------------------------------------------------- state
 @dataclass
 class State:
     """What a run carries from step to step; flat (parameters,), in the order of model.shapes."""
@@ -135,47 +82,66 @@ class State:
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """The buffers by name, without those that this run has not."""
-        named = {
-            name: getattr(self, name)
-            for name in ("param", "exp_avg", "exp_avg_sq", "master", "low")
-        }
-        return {name: tensor for name, tensor in named.items() if tensor is not None}
+        return {name: x for name, x in vars(self).items() if isinstance(x, torch.Tensor)}
 
 
 def start(run: Run, flat: torch.Tensor) -> State:
     """State before the first step from float32 initial parameters (parameters,)."""
-    grid = dtype(run.state_dtype)
-    zeros = torch.zeros(len(flat), dtype=grid, device=flat.device)
-    state = State(
-        step=0,
-        param=flat.to(dtype(run.param_dtype), copy=True),
-        exp_avg=zeros,
-        exp_avg_sq=zeros.clone(),
-    )
+    moment = torch.zeros_like(flat, dtype=getattr(torch, run.state_dtype))
+    param = torch.empty_like(flat, dtype=getattr(torch, run.param_dtype))
+    state = State(0, param, moment, moment.clone())
     if run.master == Master.FP32:
-        state.master = flat.clone()
+        state.master = torch.empty_like(flat)
     elif run.master == Master.LOW16:
-        state.low = torch.empty(len(flat), dtype=torch.int16, device=flat.device)
-        split_master_(state.param, state.low, flat)
+        state.low = torch.empty_like(flat, dtype=torch.int16)
+    store_(state, flat)
     return state
 
 
-def step_(
-    state: State, grad: torch.Tensor, run: Run, *, rng: np.random.Generator | None = None
-) -> None:
-    """One optimiser step in place; `grad` (parameters,) in grad_dtype; `rng` rounds, if asked."""
+def store_(state: State, wanted: torch.Tensor, rng: np.random.Generator | None = None) -> None:
+    """Make float32 `wanted` (parameters,) the parameters: to the nearest value of their lattice.
+
+    With `rng` (for a bf16 lattice) they are rounded stochastically. A master keeps them exactly; of
+    Master.LOW16 the model sees the upper 16 bits, truncated.
+    """
+    if state.low is not None:
+        pattern = wanted.view(torch.int32)
+        state.low.copy_(pattern)  # int32 -> int16 keeps the lower 16 bits
+        state.param.view(torch.int16).copy_(pattern >> 16)
+    elif rng is not None:
+        bits = lattice.round_stochastic(wanted, rng=rng)
+        state.param.view(torch.int16).copy_(bits.view(torch.int16))
+    else:
+        state.param.copy_(wanted)
+    if state.master is not None:
+        state.master.copy_(wanted)
+
+
+def finest(state: State) -> torch.Tensor:
+    """The parameters as finely as the run knows them: float32 (parameters,), a copy."""
+    if state.low is not None:
+        upper = state.param.view(torch.int16).int() << 16
+        return (upper | (state.low.int() & 0xFFFF)).view(torch.float32)
+    return (state.param if state.master is None else state.master).to(torch.float32, copy=True)
+
+
+# ----------------------------------------------------------------------------- training
+def step_(state: State, grad: torch.Tensor, run: Run) -> None:
+    """One optimiser step in place; `grad` (parameters,) in grad_dtype."""
     state.step += 1
-    c = coefficients(run, state.step)
     if run.mixed:
-        _moments_(grad.to(state.exp_avg.dtype), state.exp_avg, state.exp_avg_sq, c)
+        c, g = coefficients(run, state.step), grad.to(state.exp_avg.dtype)
+        state.exp_avg.lerp_(g, 1 - c.beta1)
+        state.exp_avg_sq.mul_(c.beta2).addcmul_(g, g, value=1 - c.beta2)
         denominator = (state.exp_avg_sq.float().sqrt() / c.correction).add_(c.eps)
         wanted = finest(state) * c.decay
         wanted.addcdiv_(state.exp_avg.float(), denominator, value=-c.step_size)
-        _store_(state, run, wanted, rng)
+        stochastic = run.rounding == Rounding.STOCHASTIC
+        store_(state, wanted, generator(run, state.step, ROUNDING) if stochastic else None)
     else:
         buffers = (state.param, grad, state.exp_avg, state.exp_avg_sq)
         for part in zip(*(buffer.split(PIECE) for buffer in buffers), strict=True):
-            adamw_(*part, c, state.step, run.update)
+            adamw_(*part, run, state.step)
 
 
 def adamw_(
@@ -183,52 +149,27 @@ def adamw_(
     grad: torch.Tensor,
     exp_avg: torch.Tensor,
     exp_avg_sq: torch.Tensor,
-    c: Coefficients,
+    run: Run,
     step: int,
-    update: str = Update.FOR_LOOP,
 ) -> None:
-    """One AdamW step in place on tensors of one dtype and shape, in torch's operations."""
-    if update == Update.FUSED:
+    """AdamW's step `step` in place on tensors of one dtype and shape, in torch's operations."""
+    c = coefficients(run, step)
+    if run.update == Update.FUSED:
         torch._fused_adamw_(
             [param], [grad], [exp_avg], [exp_avg_sq], [], [torch.tensor(float(step))],
-            lr=c.lr, beta1=c.beta1, beta2=c.beta2, weight_decay=c.weight_decay, eps=c.eps,
+            lr=c.lr, beta1=c.beta1, beta2=c.beta2, weight_decay=run.weight_decay, eps=c.eps,
             amsgrad=False, maximize=False,
         )  # fmt: skip
         return
-    foreach = update == Update.FOREACH
+    decay, beta2 = c.decay, c.beta2
+    if run.update == Update.FOREACH:  # rounds scalar factors to the tensors' dtype first
+        decay, beta2 = torch.tensor([decay, beta2]).to(param.dtype).tolist()
     if c.decay != 1:
-        param.mul_(_factor(c.decay, param, foreach))
-    _moments_(grad, exp_avg, exp_avg_sq, c, foreach)
+        param.mul_(decay)
+    exp_avg.lerp_(grad, 1 - c.beta1)
+    exp_avg_sq.mul_(beta2).addcmul_(grad, grad, value=1 - c.beta2)
     denominator = (exp_avg_sq.sqrt() / c.correction).add_(c.eps)
     param.addcdiv_(exp_avg, denominator, value=-c.step_size)
-
-
-def _moments_(
-    g: torch.Tensor, m: torch.Tensor, v: torch.Tensor, c: Coefficients, foreach: bool = False
-) -> None:
-    m.lerp_(g, 1 - c.beta1)
-    v.mul_(_factor(c.beta2, v, foreach)).addcmul_(g, g, value=1 - c.beta2)
-
-
-def _factor(x: float, like: torch.Tensor, foreach: bool) -> float:
-    """torch's foreach multiplication rounds a scalar factor to the tensor's dtype first."""
-    return float(torch.tensor(x).to(like.dtype)) if foreach else x
-
-
-def finest(state: State) -> torch.Tensor:
-    """The parameters as finely as the run knows them: float32 (parameters,), a copy."""
-    if state.low is not None:
-        return join_master(state.param, state.low)
-    return (state.param if state.master is None else state.master).to(torch.float32, copy=True)
-
-
-def _store_(state: State, run: Run, wanted: torch.Tensor, rng: np.random.Generator | None) -> None:
-    if state.low is not None:
-        split_master_(state.param, state.low, wanted)
-        return
-    if state.master is not None:
-        state.master.copy_(wanted)
-    store_(state.param, wanted, rounding=run.rounding, rng=rng)
 
 
 # ----------------------------------------------------------------------------- spelt out
@@ -237,28 +178,27 @@ def adamw_reference(
     grad: torch.Tensor,
     exp_avg: torch.Tensor,
     exp_avg_sq: torch.Tensor,
-    c: Coefficients,
-    *,
-    update: str = Update.FOR_LOOP,
+    run: Run,
+    step: int,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """One AdamW step -> new (param, exp_avg, exp_avg_sq), all of one dtype and shape.
+    """AdamW's step `step` -> new (param, exp_avg, exp_avg_sq), all of one dtype and shape.
 
     `keep` is the rounding of an intermediate to the lattice; `fma` a multiply-add rounded to
     float32 once, as the processor does it.
     """
-    grid = param.dtype
+    c, grid = coefficients(run, step), param.dtype
+    keep = lambda x: x.to(grid).float()  # noqa: E731
+    f32 = lambda x: torch.tensor(x, dtype=torch.float32)  # noqa: E731
+    root = torch.sqrt  # of the vector library: in float32 its last bit may be off
     p, g, m, v = (x.float() for x in (param, grad, exp_avg, exp_avg_sq))
-    w1, w2 = _f32(1 - c.beta1), _f32(1 - c.beta2)
-    decay, beta2, eps = _f32(c.decay), _f32(c.beta2), _f32(c.eps)
-    if update == Update.FOREACH:  # scalar factors are rounded to the lattice
-        decay, beta2 = on_lattice(decay, grid), on_lattice(beta2, grid)
-    if update == Update.FUSED:  # rounds when it stores, takes the correctly rounded square root
-        root = lambda x: x.double().sqrt().float()  # noqa: E731
+    w1, w2, eps = f32(1 - c.beta1), f32(1 - c.beta2), keep(f32(c.eps))  # `add` rounds its scalar
+    decay, beta2 = f32(c.decay), f32(c.beta2)
+    if run.update == Update.FOREACH:  # scalar factors are rounded to the lattice
+        decay, beta2 = keep(decay), keep(beta2)
+    elif run.update == Update.FUSED:  # rounds when it stores, takes the correctly rounded root
         keep = lambda x: x  # noqa: E731
-    else:
-        root = torch.sqrt  # of the vector library: in float32 its last bit may be off
-        keep = lambda x: on_lattice(x, grid)  # noqa: E731
-        eps = on_lattice(eps, grid)  # `add` rounds its scalar to the lattice
+        root = lambda x: x.double().sqrt().float()  # noqa: E731
+        eps = f32(c.eps)
 
     if c.decay != 1:
         p = keep(p * decay)
@@ -266,13 +206,9 @@ def adamw_reference(
     m = keep(fma(w1, g - m, m) if w1 < 0.5 else fma(w1 - 1, g - m, g))
     v = keep(v * beta2)
     v = keep(fma(w2 * g, g, v))
-    denominator = keep(keep(keep(root(v)) / _f32(c.correction)) + eps)
-    p = p + _f32(-c.step_size) * m / denominator
+    denominator = keep(keep(keep(root(v)) / f32(c.correction)) + eps)
+    p = p + f32(-c.step_size) * m / denominator
     return p.to(grid), m.to(grid), v.to(grid)
-
-
-def _f32(x: float) -> torch.Tensor:
-    return torch.tensor(x, dtype=torch.float32)
 
 
 def fma(a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> torch.Tensor:

@@ -1,64 +1,43 @@
-"""Sweeps: grids over parameters and seeds, each point one cached artefact.
+"""Sweeps: grids over parameters and seeds, each point one cached film.
 
 Points run in local processes, never more than there are cores; or, with the address of a Dask
 scheduler, on whatever machines serve it (they must see the same project folder). Either way a
 point that is on disk is not computed again, so a sweep that was killed goes on where it was.
 """
 
+import contextlib
 import itertools
 import multiprocessing
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from lib import artifacts, files, progress
-from lib.training import experiments, films, worlds
+from lib.training import worlds
 from lib.training.config import ConfigError, from_dict
+from lib.training.experiments import Experiment
+from lib.training.films import Film
 
-RECORDED = ("W",)  # what a point's film keeps if the file does not say
 CHAPTER = "a sweep"  # on whose behalf the films are made
+
+Point = tuple[dict[str, Any], Experiment]  # the run's fields that are the point's own, the film
+Result = tuple[dict[str, Any], Path | None, str]  # the same, film, "made", "there" or "failed: ..."
 
 
 class SweepError(ValueError):
     """A sweep file says something that cannot be run."""
 
 
-@dataclass(frozen=True)
-class Sweep:
-    """One sweep: a world, a base run, and lists of values for some of its fields."""
+def read(path: Path) -> list[Point]:
+    """The points of a YAML file with `world`, `grid`, and optionally `base` and `record`.
 
-    world: dict[str, Any]  # name and fields of a world, see worlds.named
-    base: dict[str, Any]  # fields of the Run; vocab is the world's
-    grid: dict[str, list]  # field -> values; every combination is a point
-    record: tuple[str, ...]
-
-    def points(self) -> list[dict[str, Any]]:
-        """The changed fields of every point, in the order of the file."""
-        names = list(self.grid)
-        return [
-            dict(zip(names, values, strict=True))
-            for values in itertools.product(*self.grid.values())
-        ]
-
-
-@dataclass(frozen=True)
-class Result:
-    """What became of a point."""
-
-    point: dict[str, Any]
-    path: Path | None  # of its film; None if it failed
-    state: str  # "made" | "there" | "failed: ..."
-
-
-def read(path: Path) -> Sweep:
-    """A sweep from a YAML file with `world`, `grid`, and optionally `base` and `record`.
-
-    Raises SweepError naming the file and what is wrong in it.
+    `grid` maps fields of a run to values; every combination is a point, in the order of the file.
+    The world is made, since `vocab` is its. Raises SweepError naming the file and what is wrong in
+    it.
     """
     try:
         text = files.read_yaml(path)
@@ -67,77 +46,61 @@ def read(path: Path) -> Sweep:
     known = {"world", "base", "grid", "record"}
     if not isinstance(text, dict) or not {"world", "grid"} <= set(text) <= known:
         raise SweepError(f"{path}: needs world and grid, may have base and record, nothing else")
-    grid = text["grid"]
+    grid, base = text["grid"], text.get("base") or {}
     if not isinstance(grid, dict) or not all(isinstance(v, list) and v for v in grid.values()):
         raise SweepError(f"{path}: grid must map fields of a run to lists of values")
-    sweep = Sweep(
-        text["world"], text.get("base") or {}, grid, tuple(text.get("record") or RECORDED)
-    )
-    for point in sweep.points():
+    try:
+        world = worlds.named(**text["world"])
+    except (TypeError, ValueError) as error:
+        raise SweepError(f"{path}: world: {error}") from error
+    runs = []
+    for values in itertools.product(*grid.values()):
+        point = dict(zip(grid, values, strict=True))
         try:
-            from_dict({**sweep.base, **point})
+            runs.append((point, from_dict({**base, **point})))
         except ConfigError as error:
             raise SweepError(f"{path}: {point}: {error}") from error
-    return sweep
+    vocab, film = world.get().vocab, Film(tuple(text.get("record") or ("W",)))
+    return [(point, Experiment(world, run.replace(vocab=vocab), film)) for point, run in runs]
 
 
-def run(sweep: Sweep, *, jobs: int | None = None, scheduler: str | None = None) -> Iterator[Result]:
-    """Compute all points; yields a Result as each is done.
+def run(
+    points: Sequence[Point], *, jobs: int | None = None, scheduler: str | None = None
+) -> Iterator[Result]:
+    """Compute all points; yields a result as each is done, without a path if it failed.
 
     `jobs` local processes (default and at most: the cores), or a Dask `scheduler` such as
     "tcp://host:8786" (needs the `distributed` package). A point that fails does not stop others.
     """
-    points = sweep.points()
-    with progress.bar(total=len(points), desc="sweep", unit="point") as bar:
-        results = _on_dask(sweep, points, scheduler) if scheduler else _here(sweep, points, jobs)
-        for result in results:
-            bar.update()
-            yield result
-
-
-def make(
-    world: Mapping[str, Any], values: Mapping[str, Any], record: Sequence[str]
-) -> tuple[str, str]:
-    """One point in the process that runs it: (path of its film, "made" or "there")."""
-    where = worlds.named(**world)
-    run = from_dict({**values, "vocab": where.get().vocab})
-    point = experiments.Experiment(where, run, films.Film(tuple(record)))
-    path = artifacts.path_of(point, artifacts.identify(point)[1])
-    there = path.exists()
-    return str(artifacts.cached(point, CHAPTER).path), "there" if there else "made"
-
-
-def _here(sweep: Sweep, points: list[dict], jobs: int | None) -> Iterator[Result]:
-    cores = os.cpu_count() or 1
-    workers = min(jobs or cores, cores, len(points))
-    context = multiprocessing.get_context("spawn")  # torch and its threads do not survive a fork
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        waiting: dict[Future, dict] = {
-            pool.submit(make, sweep.world, {**sweep.base, **point}, sweep.record): point
-            for point in points
-        }
+    bar = progress.bar(total=len(points), desc="sweep", unit="point")
+    executor = _dask(scheduler) if scheduler else _processes(min(jobs or len(points), len(points)))
+    with bar, executor as pool:
+        waiting = {pool.submit(make, experiment): point for point, experiment in points}
         for future in as_completed(waiting):
-            yield _result(waiting[future], future)
+            bar.update()
+            try:
+                path, state = future.result()
+            except Exception as error:  # any failure of a point is a line in the table, not the end
+                path, state = None, f"failed: {type(error).__name__}: {error}"
+            yield waiting[future], path, state
 
 
-def _on_dask(sweep: Sweep, points: list[dict], scheduler: str) -> Iterator[Result]:
+def make(experiment: Experiment) -> tuple[Path, str]:
+    """One point in the process that runs it: (path of its film, "made" or "there")."""
+    there = artifacts.path_of(experiment, artifacts.identify(experiment)[1]).exists()
+    return artifacts.cached(experiment, CHAPTER).path, "there" if there else "made"
+
+
+def _processes(jobs: int) -> Executor:
+    context = multiprocessing.get_context("spawn")  # torch and its threads do not survive a fork
+    return ProcessPoolExecutor(min(jobs, os.cpu_count() or 1), mp_context=context)
+
+
+@contextlib.contextmanager
+def _dask(scheduler: str) -> Iterator[Executor]:
     try:
         import distributed
     except ImportError as error:
         raise SweepError("--scheduler needs Dask: pip install distributed") from error
     with distributed.Client(scheduler, timeout="30s") as client:
-        waiting = {}
-        for point in points:
-            values = {**sweep.base, **point}
-            future = client.submit(make, sweep.world, values, sweep.record, pure=False, retries=2)
-            waiting[future.key] = (point, future)
-        for future in distributed.as_completed([future for _, future in waiting.values()]):
-            yield _result(waiting[future.key][0], future)
-
-
-def _result(point: dict, future: Any) -> Result:
-    try:
-        path, state = future.result()
-        return Result(point, Path(path), state)
-    except Exception as error:  # any failure of a point is a line in the table, not the end
-        return Result(point, None, f"failed: {type(error).__name__}: {error}")
+        yield client.get_executor(pure=False, retries=2)

@@ -5,7 +5,7 @@ stream, so its tokens are dead without being unreachable.
 
 A world is a recipe: its fields say what it is made of, `get()` makes or reads it. The texts are the
 committed corpora by default; any of lib.extraction.corpus, and any fetched slice of
-lib.extraction.slices, can be named in their place (`english="fineweb"`, say).
+lib.extraction.corpus, can be named in their place (`english="fineweb"`, say).
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from lib import artifacts
-from lib.extraction import bpe, corpus, slices
+from lib.extraction import bpe, corpus
 
 
 @dataclass(frozen=True)
@@ -57,11 +57,11 @@ class Recipe(artifacts.Recipe):
     corpora: ClassVar[tuple[str, ...]] = ("english", "thai")  # the fields that name one
 
     def inputs(self) -> list[Path]:
-        """The files of the fetched slices that the fields name. Raises SliceError without one."""
-        named = {getattr(self, field) for field in self.corpora} & set(slices.CATALOGUE)
+        """The files of the fetched slices that the fields name. Raises EditionError without one."""
+        named = {getattr(self, field) for field in self.corpora} & set(corpus.SLICES)
         for name in named:
-            slices.provenance(name)
-        return [slices.path(name) for name in sorted(named)]
+            corpus.provenance(name)
+        return [corpus.slice_file(name) for name in sorted(named)]
 
     def artefact(self) -> artifacts.Artifact:
         """The world's artefact, made if it is not there."""
@@ -85,7 +85,7 @@ class Gatsby(Recipe):
 
     def make(self) -> dict[str, Any]:
         """Arrays of the world: see `_pack`."""
-        novel = corpus.spelt_in_ascii(corpus.text(self.text))
+        novel = corpus.in_ascii(corpus.text(self.text))
         return _pack(bpe.ascii_bytes(), corpus.head(novel, self.characters, self.text))
 
 

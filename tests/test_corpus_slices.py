@@ -10,14 +10,15 @@ import pytest
 
 from lib import files, paths
 from lib.__main__ import main
-from lib.extraction import fetching, ranges, slices
+from lib.extraction import corpus, fetching, ranges
 from lib.extraction.catalogue import SpecimenError
+from lib.extraction.editions import EditionError
 from tests.loopback_hub import COMMIT, Hub, serving
 from tests.test_fetching import cut_after, status
 
 REPO, FILE = "someone/texts", "data/tha_Thai/train/000.parquet"
 ADDRESS = f"datasets/{REPO}"  # of a data set on the hub
-MADE = slices.Slice("made", "Thai", FILE, REPO, column="text", characters=30_000)
+MADE = corpus.Slice("made", "Thai", FILE, REPO, column="text", characters=30_000)
 
 
 def documents(count: int = 400) -> list[str]:
@@ -35,9 +36,9 @@ def home(tmp_path, monkeypatch) -> Path:
     monkeypatch.setattr(ranges, "TIMEOUT", 2.0)
     monkeypatch.delenv("HF_TOKEN", raising=False)
     monkeypatch.setenv("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")
-    monkeypatch.setitem(slices.CATALOGUE, "made", MADE)
+    monkeypatch.setitem(corpus.SLICES, "made", MADE)
     plain = replace(MADE, name="plain", file="all.txt", column=None, characters=20_000)
-    monkeypatch.setitem(slices.CATALOGUE, "plain", plain)
+    monkeypatch.setitem(corpus.SLICES, "plain", plain)
     return tmp_path / "slices"
 
 
@@ -66,7 +67,7 @@ def parquet(server, tmp_path) -> Path:
 
 
 def expected(characters: int) -> str:
-    return slices.BETWEEN.join(documents())[:characters]
+    return corpus.BETWEEN.join(documents())[:characters]
 
 
 def bytes_asked(server: Hub) -> int:
@@ -75,9 +76,9 @@ def bytes_asked(server: Hub) -> int:
 
 
 def test_a_slice_is_the_beginning_of_the_column(parquet, server):
-    path = slices.fetch("made")
-    assert slices.read("made") == expected(30_000)
-    record = slices.provenance("made")
+    path = corpus.fetch("made")
+    assert corpus.text("made") == expected(30_000)
+    record = corpus.provenance("made")
     assert record["characters"] == 30_000
     assert f"commit {COMMIT}" in record["version"]
     assert FILE in record["source"]
@@ -88,29 +89,29 @@ def test_a_slice_is_the_beginning_of_the_column(parquet, server):
     ]
     assert bytes_asked(server) < 0.5 * parquet.stat().st_size, "whole file instead of a column"
     count = len(server.log)
-    assert slices.fetch("made") == path
+    assert corpus.fetch("made") == path
     assert len(server.log) == count, "a slice that is here is not asked for again"
     first = path.read_bytes()
-    slices.fetch("made", again=True)
+    corpus.fetch("made", again=True)
     assert path.read_bytes() == first
 
 
 def test_a_cut_connection_is_taken_up_where_it_was(parquet, server):
     server.faults = [None, None, cut_after(100), None, cut_after(1000), cut_after(7)]
-    slices.fetch("made")
-    assert slices.read("made") == expected(30_000)
+    corpus.fetch("made")
+    assert corpus.text("made") == expected(30_000)
     assert not server.faults
 
 
 def test_a_fetch_that_was_given_up_goes_on(parquet, server, home):
     server.faults = [None] * 4 + [status(503)] * ranges.PATIENCE
     with pytest.raises(SpecimenError, match="gave up"):
-        slices.fetch("made")
-    assert not slices.path("made").exists()
+        corpus.fetch("made")
+    assert not corpus.slice_file("made").exists()
     before = set(server.ranges())
     count = len(server.ranges())
-    slices.fetch("made")
-    assert slices.read("made") == expected(30_000)
+    corpus.fetch("made")
+    assert corpus.text("made") == expected(30_000)
     again = server.ranges()[count:]
     assert len(before & set(again)) <= 1, "only the range that failed is asked for once more"
 
@@ -118,18 +119,18 @@ def test_a_fetch_that_was_given_up_goes_on(parquet, server, home):
 def test_a_file_that_has_changed_is_begun_anew(parquet, server, home):
     server.faults = [None] * 4 + [status(503)] * ranges.PATIENCE
     with pytest.raises(SpecimenError, match="gave up"):
-        slices.fetch("made")
+        corpus.fetch("made")
     server.etag = '"another"'
     count = len(server.ranges())
-    slices.fetch("made")
+    corpus.fetch("made")
     assert len(set(server.ranges()[:count]) & set(server.ranges()[count:])) > 1
-    assert slices.read("made") == expected(30_000)
+    assert corpus.text("made") == expected(30_000)
 
 
 def test_plain_text_asks_only_for_its_beginning(server, monkeypatch):
-    monkeypatch.setattr(slices, "PIECE", 1001)  # cuts Thai letters in two
-    slices.fetch("plain")
-    assert slices.read("plain") == "\n".join(documents())[:20_000]
+    monkeypatch.setattr(corpus, "READ", 1001)  # cuts Thai letters in two
+    corpus.fetch("plain")
+    assert corpus.text("plain") == "\n".join(documents())[:20_000]
     whole = server.repos[ADDRESS]["all.txt"].stat().st_size
     assert bytes_asked(server) < 0.7 * whole
 
@@ -140,19 +141,19 @@ def test_the_novel_without_what_stands_round_it(server, monkeypatch):
     file = server.repos[ADDRESS]["all.txt"]
     file.write_bytes(around.replace("\n", "\r\n").encode())
     address = f"{server.address}/{ADDRESS}/resolve/main/all.txt"
-    novel = slices.Slice("gatsby", "English", address)
-    monkeypatch.setitem(slices.CATALOGUE, "gatsby", novel)
-    slices.fetch("gatsby")
-    assert slices.read("gatsby") == "In my younger years\n\nthe past.\n"
+    novel = corpus.Slice("gatsby", "English", address)
+    monkeypatch.setitem(corpus.SLICES, "gatsby", novel)
+    corpus.fetch("gatsby")
+    assert corpus.text("gatsby") == "In my younger years\n\nthe past.\n"
     file.write_bytes(b"no such lines")
     with pytest.raises(SpecimenError, match="START and END"):
-        slices.fetch("gatsby", again=True)
-    monkeypatch.setitem(slices.CATALOGUE, "gatsby", replace(novel, file=address + "x"))
+        corpus.fetch("gatsby", again=True)
+    monkeypatch.setitem(corpus.SLICES, "gatsby", replace(novel, file=address + "x"))
     with pytest.raises(SpecimenError, match="no such file"):
-        slices.fetch("gatsby", again=True)
-    monkeypatch.setitem(slices.CATALOGUE, "gatsby", replace(novel, file="http://127.0.0.1:9/x"))
+        corpus.fetch("gatsby", again=True)
+    monkeypatch.setitem(corpus.SLICES, "gatsby", replace(novel, file="http://127.0.0.1:9/x"))
     with pytest.raises(SpecimenError, match="not reachable"):
-        slices.fetch("gatsby", again=True)
+        corpus.fetch("gatsby", again=True)
 
 
 @pytest.mark.parametrize(
@@ -167,16 +168,16 @@ def test_the_novel_without_what_stands_round_it(server, monkeypatch):
     ],
 )
 def test_what_is_wrong_is_named(parquet, server, monkeypatch, wrong, said):
-    monkeypatch.setitem(slices.CATALOGUE, "made", replace(MADE, **wrong))
+    monkeypatch.setitem(corpus.SLICES, "made", replace(MADE, **wrong))
     with pytest.raises(SpecimenError, match=said):
-        slices.fetch("made")
-    assert not slices.path("made").exists()
+        corpus.fetch("made")
+    assert not corpus.slice_file("made").exists()
 
 
 def test_a_truncated_file_is_named(parquet, server):
     parquet.write_bytes(parquet.read_bytes()[:-20])
     with pytest.raises(SpecimenError, match="no readable Parquet file"):
-        slices.fetch("made")
+        corpus.fetch("made")
 
 
 def test_bytes_of_another_length_are_refused(parquet, server):
@@ -187,24 +188,24 @@ def test_bytes_of_another_length_are_refused(parquet, server):
 
     server.faults = [short]
     with pytest.raises(SpecimenError, match="was asked for"):
-        slices.fetch("made")
+        corpus.fetch("made")
 
 
 def test_a_gated_corpus_says_so(server, monkeypatch, capsys):
     server.head_errors[ADDRESS] = (403, "GatedRepo")
-    monkeypatch.setitem(slices.CATALOGUE, "made", replace(MADE, gated=True))
+    monkeypatch.setitem(corpus.SLICES, "made", replace(MADE, gated=True))
     assert main(["fetch", "made"]) == 2
     said = capsys.readouterr()
     assert "made is gated" in said.out
     assert f"accept its licence at {server.address}/datasets/{REPO} and set HF_TOKEN" in said.err
-    assert slices.CATALOGUE["culturax"].gated
+    assert corpus.SLICES["culturax"].gated
 
 
 def test_without_pyarrow_the_extra_is_named(server, monkeypatch):
     server.repos[ADDRESS][FILE] = server.repos[ADDRESS]["all.txt"]
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(SpecimenError, match="corpora"):
-        slices.fetch("made")
+        corpus.fetch("made")
 
 
 def test_no_network_is_one_line(home, monkeypatch, capsys):
@@ -216,26 +217,26 @@ def test_no_network_is_one_line(home, monkeypatch, capsys):
 
 
 def test_a_damaged_slice_says_how_to_mend_it(home):
-    with pytest.raises(slices.SliceError, match="python -m lib fetch made"):
-        slices.read("made")
-    path = slices.write("made", "some text", "nowhere", "1")
-    assert slices.read("made") == "some text"
+    with pytest.raises(EditionError, match="python -m lib fetch made"):
+        corpus.text("made")
+    path = corpus.keep_slice("made", "some text", "nowhere", "1")
+    assert corpus.text("made") == "some text"
     path.write_bytes(path.read_bytes()[:-5])
-    with pytest.raises(slices.SliceError, match="--again"):
-        slices.read("made")
-    other = slices.write("plain", "other text", "nowhere", "1")
+    with pytest.raises(EditionError, match="--again"):
+        corpus.text("made")
+    other = corpus.keep_slice("plain", "other text", "nowhere", "1")
     path.write_bytes(other.read_bytes())
-    with pytest.raises(slices.SliceError, match="not what was fetched"):
-        slices.read("made")
+    with pytest.raises(EditionError, match="not the edition that was meant"):
+        corpus.text("made")
     path.with_name("made.json").write_text(json.dumps([1]))
-    with pytest.raises(slices.SliceError, match="damaged"):
-        slices.provenance("made")
+    with pytest.raises(EditionError, match="damaged"):
+        corpus.provenance("made")
 
 
 def test_a_full_disk_is_named(server, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(slices, "_pieces_of", full)
+    monkeypatch.setattr(corpus, "_begin", full)
     with pytest.raises(files.FileError, match="free some space"):
-        slices.fetch("plain")
+        corpus.fetch("plain")
