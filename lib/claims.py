@@ -199,18 +199,18 @@ def table(ids: Iterable[str] | None = None, part: str | None = None) -> Markdown
 UNSETTLED: dict[str, Any] = {"verdict": Verdict.OPEN, "measured": None, "setting": ""}
 
 
-def as_printed(value: Any) -> str:
-    """A value as precisely as it was printed, None as a dash; floats have up to seven digits."""
+def as_printed(value: Any, digits: int = 7) -> str:
+    """A value as it was printed, None as a dash; floats with up to `digits` significant digits."""
     if value is None:
         return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float) and (value == 0 or 1e-3 <= abs(value) < 1e6):
-        return f"{value:,.7g}".replace("-", "−")
+        return f"{float(f'{value:.{digits}g}'):,.7g}".replace("-", "−")
     if isinstance(value, (int, float)):
-        return show.number(value)
+        return show.number(value, min(digits, 3))
     if isinstance(value, list):
-        return ", ".join(as_printed(item) for item in value)
+        return ", ".join(as_printed(item, digits) for item in value)
     return str(value)
 
 

@@ -20,6 +20,7 @@ import torch
 Array = Any  # np.ndarray or torch.Tensor
 
 MANTISSA_BITS = 7
+BIAS = 127  # of the exponent field
 INFINITY = 0x7F80  # pattern, and ordinal, of +infinity
 LARGEST = 0x7F7F  # pattern, and ordinal, of the largest finite value
 QUIET_NAN = 0x7FC0

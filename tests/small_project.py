@@ -112,6 +112,9 @@ def write(root: Path) -> Path:
     (root / "data" / "scales" / "smoke.yml").write_text(smoke)
     (root / "data" / "scales" / "full.yml").write_text("")
     (root / "data" / "claims.yaml").write_text("[]\n")
+    for part in ("specimens", "corpora"):  # the catalogues that `lib` reads
+        (root / "data" / part).mkdir()
+        shutil.copy(paths.DATA / part / "catalogue.yaml", root / "data" / part)
     return root
 
 

@@ -63,4 +63,4 @@ def test_damage_and_absence_give_one_clear_error(tmp_path, monkeypatch):
 
 
 def test_ascii_spelling_leaves_no_letter_beyond_it():
-    assert corpus.spelt_in_ascii("“Café”—naïve…") == '"Cafe"--naive...'
+    assert corpus.in_ascii("“Café”—naïve…") == '"Cafe"--naive...'

@@ -6,7 +6,7 @@ from scipy.spatial.distance import cdist
 
 from lib import lattice
 from lib.analysis import geometry
-from lib.extraction import specimens
+from tests.small import specimen_of
 
 SEED = 42
 
@@ -43,7 +43,7 @@ def test_blocks_cover_every_row_once_in_order(rng, monkeypatch):
     parts = list(geometry.blocks(rows, "test"))
     assert [len(values) for values in parts] == [10] * 10 + [1]
     assert np.array_equal(np.concatenate(parts), rows)
-    whole = specimens.of_array("test", bf16(rows), source="here")
+    whole = specimen_of("test", bf16(rows), source="here")
     assert np.array_equal(
         np.concatenate(list(geometry.blocks(whole, "test"))), whole.values(np.s_[:])
     )

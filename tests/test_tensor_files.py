@@ -207,7 +207,7 @@ def test_every_type_of_gguf_is_read_and_labelled(kind, tmp_path):
     if kind in ("F32", "F16", "BF16", "Q8_0"):
         np.testing.assert_allclose(exact[:3], W[:3], atol=0.02)
     counted = census.of(s)
-    assert counted.holes == 1 and counted.members(0).tolist() == [3, 7]
+    assert counted.holes == 1 and counted.members[0].tolist() == [3, 7]
     assert (s.bits.dtype == np.uint8) == kind.startswith("Q")
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from book import reader
 from lib import artifacts, digests, paths, scale
-from lib.extraction import bpe, corpus, slices, vocabulary
+from lib.extraction import bpe, corpus, vocabulary
 from lib.extraction.editions import EditionError
 from lib.training import worlds
 
@@ -55,9 +55,9 @@ def test_phantoms_are_rows_above_the_living_and_rare_tokens_stand_where_they_are
 
 
 def test_a_slice_stands_wherever_a_corpus_does_and_another_edition_is_another_world():
-    slices.CATALOGUE["plain"] = slices.Slice("plain", "English", "all.txt")
+    corpus.SLICES["plain"] = corpus.Slice("plain", "English", "all.txt")
     try:
-        slices.write("plain", corpus.text("english", 60_000), "nowhere", "1")
+        corpus.keep_slice("plain", corpus.text("english", 60_000), "nowhere", "1")
         usual, named = (
             worlds.Flannel(300, 0.2, **SMALL),
             worlds.Flannel(300, 0.2, **SMALL, english="plain"),
@@ -65,14 +65,14 @@ def test_a_slice_stands_wherever_a_corpus_does_and_another_edition_is_another_wo
         first = named.get()
         assert np.array_equal(usual.get().stream, first.stream)
         assert usual.artefact().digest != named.artefact().digest
-        slices.write("plain", corpus.text("moby_dick", 60_000), "nowhere", "2")
+        corpus.keep_slice("plain", corpus.text("moby_dick", 60_000), "nowhere", "2")
         assert not np.array_equal(named.get().stream, first.stream)
         said = "the first 60,000 characters of nowhere"
         assert corpus.origin("plain") == said and "Union" in corpus.origin("english")
         gatsby = worlds.Gatsby(5_000, "plain").get()
         assert "".join(map(chr, gatsby.stream)) == corpus.text("moby_dick", 5_000)
     finally:
-        del slices.CATALOGUE["plain"]
+        del corpus.SLICES["plain"]
     with pytest.raises(EditionError, match="python -m lib fetch tinystories"):
         worlds.Gatsby(3_000, "tinystories").get()
     with pytest.raises(corpus.CorpusError, match="unknown corpus 'latin'"):

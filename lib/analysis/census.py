@@ -14,7 +14,6 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
 
@@ -126,31 +125,50 @@ def duplicates(rows: np.ndarray) -> Census:
     return Census(group)
 
 
-class Demographics(NamedTuple):
+@dataclass(frozen=True)
+class Demographics:
     """What a small set of rows looks like on the lattice."""
 
     populations: np.ndarray  # (unique,) int64: copies of each distinct row, descending
-    unique: int  # distinct rows
-    holes: int  # distinct rows with a population of at least two
-    tokens: int  # rows that sit in a hole
-    largest: int  # population of the largest group
-    varying: int  # dimensions in which not all rows agree
-    linf: int  # largest difference between two rows in any dimension, in lattice steps
+    extent: np.ndarray  # (D,) int64: largest minus smallest ordinal in each dimension
+
+    @property
+    def unique(self) -> int:
+        """Distinct rows."""
+        return len(self.populations)
+
+    @property
+    def holes(self) -> int:
+        """Black holes: distinct rows with a population of at least two."""
+        return int((self.populations > 1).sum())
+
+    @property
+    def tokens(self) -> int:
+        """Rows that sit in a hole."""
+        return int(self.populations[self.populations > 1].sum())
+
+    @property
+    def largest(self) -> int:
+        """Population of the largest group."""
+        return int(self.populations[0])
+
+    @property
+    def varying(self) -> int:
+        """Dimensions in which not all rows agree."""
+        return int((self.extent > 0).sum())
+
+    @property
+    def linf(self) -> int:
+        """Largest difference between two rows in any dimension, in lattice steps."""
+        return int(self.extent.max())
 
 
 def demographics(bits: np.ndarray) -> Demographics:
     """Demographics of (rows, D) uint16 patterns; rows are compared by bits, never as floats."""
-    found = duplicates(np.ascontiguousarray(bits))
-    extent = np.ptp(lattice.ordinal(bits), axis=0)
-    return Demographics(
-        populations=np.r_[found.populations, np.ones(found.singletons, np.int64)],
-        unique=found.unique,
-        holes=found.holes,
-        tokens=found.hole_rows,
-        largest=int(found.populations[0]) if found.holes else 1,
-        varying=int(np.count_nonzero(extent)),
-        linf=int(extent.max()),
-    )
+    _, copies = np.unique(duplicates(np.ascontiguousarray(bits)).group, return_counts=True)
+    ordinals = lattice.ordinal(bits)
+    extent = ordinals.max(axis=0).astype(np.int64) - ordinals.min(axis=0)
+    return Demographics(np.sort(copies)[::-1].astype(np.int64), extent)
 
 
 def of(specimen: Specimen) -> Census:

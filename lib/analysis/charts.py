@@ -171,8 +171,8 @@ def _weighted(specimen: Specimen, rows: np.ndarray, ids: np.ndarray, dead: int) 
 def _from_extract(specimen: Specimen) -> Chart:
     """What an extract allows: its own projections of every row, or axes estimated from its rows."""
     if "projection" in specimen.arrays:
-        ids, projection = np.arange(specimen.rows), specimen.projection.astype(np.float64)
-        mean, trace = specimen.mean.astype(np.float64), float(specimen.facts["trace"])
+        ids, projection = np.arange(specimen.rows), specimen.array("projection").astype(np.float64)
+        mean, trace = specimen.array("mean").astype(np.float64), float(specimen.facts["trace"])
         variances = np.array(specimen.facts["eigenvalues_first10"])
         cluster = "dead ball"
         how = f"of all {specimen.rows:,} rows, as the extract records it"
@@ -188,7 +188,7 @@ def _from_extract(specimen: Specimen) -> Chart:
         ids=ids,
         projection=projection,
         dead=np.isin(ids, specimen.dead_ids),
-        distances=specimen.distances.astype(np.float64),
+        distances=specimen.array("dist").astype(np.float64),
         centre=specimen.dead_rows.astype(np.float64).mean(axis=0),
         mean=mean,
         variances=variances,

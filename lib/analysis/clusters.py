@@ -238,7 +238,7 @@ class Cluster:
     def distances(self) -> np.ndarray:
         """(rows,) float64 L2 distances to the anchor, or to the extract's reference point."""
         if not self.specimen.is_full:
-            return self.specimen.distances.astype(np.float64)
+            return self.specimen.array("dist").astype(np.float64)
         return geometry.distances(self.specimen, self.specimen.values([self.anchor])[0])
 
     @cached_property

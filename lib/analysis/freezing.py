@@ -13,7 +13,6 @@ from lib import lattice
 from lib.analysis.motion import Moves
 from lib.training import films, optim
 from lib.training.config import Run
-from lib.training.experiments import patterns
 
 
 def last(condition: np.ndarray) -> np.ndarray:
@@ -139,7 +138,7 @@ def replay(path: Path, rows: np.ndarray, run: Run, steps: Sequence[int]) -> Repl
         w, m, v, grad = map(_tensor, (*before, films.read(path, "W.grad", step, rows)))
         c = optim.coefficients(run, step)
         made = optim.adamw_reference(w, grad, m, v, run, step)
-        same = [patterns(x) == filmed for x, filmed in zip(made, after, strict=True)]
+        same = [_frame(x) == filmed for x, filmed in zip(made, after, strict=True)]
         exact.append(same[0].mean())
         moments.append((same[1] & same[2]).mean())
         filmed, m, v = (_tensor(frame).double().numpy() for frame in after)
@@ -154,6 +153,10 @@ def _tensor(frame: np.ndarray) -> torch.Tensor:
     """A frame of a film as the optimiser sees it: uint16 patterns are bfloat16."""
     tensor = torch.from_numpy(np.ascontiguousarray(frame))
     return tensor.view(torch.bfloat16) if tensor.dtype == torch.uint16 else tensor
+
+
+def _frame(tensor: torch.Tensor) -> np.ndarray:
+    return lattice.bits(tensor).numpy() if tensor.dtype == torch.bfloat16 else tensor.numpy()
 
 
 def _ulp(frame: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ import torch
 
 from lib import lattice
 from lib.analysis import census, coalescence, freezing, motion
-from lib.training import experiments, loop, model, optim
+from lib.training import loop, model, optim
 from lib.training.config import Rounding, Run
 from lib.training.worlds import World
 
@@ -103,7 +103,7 @@ class Watcher:
     def reduce(self) -> None:
         """Turn the frames gathered into numbers; the last frame stays, as the next one's past."""
         frames = torch.stack(self.frames)
-        bits = experiments.patterns(frames.bfloat16())
+        bits = lattice.bits(frames.bfloat16()).numpy()
         moves, cloud = motion.moves(bits), vars(motion.cloud(frames.float().numpy()))
         self.curves.append({name: cloud[name] for name in CURVES} | {"still": moves.still})
         exits = freezing.last_exits(moves)
