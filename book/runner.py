@@ -108,9 +108,12 @@ def name_of(source: Path) -> str:
     ).as_posix()
 
 
-def executed_path(name: str) -> Path:
-    """Where the executed notebook of chapter `name` lies at the current scale."""
-    return paths.EXECUTED / scale.current() / f"{name}.ipynb"
+def executed_path(name: str, *, changed: bool = False) -> Path:
+    """Where the executed notebook of chapter `name` lies at the current scale.
+
+    `changed`: of a run with parameters that were given, which is no page of the book.
+    """
+    return paths.EXECUTED / (scale.current() + "-changed" * changed) / f"{name}.ipynb"
 
 
 def parse_parameters(words: list[str], chapter: Chapter) -> dict[str, Any]:
@@ -179,10 +182,10 @@ def run(
         for generator, known in (chapter.upstream() if rest else {}).items()
     }
     os.environ[scale.UPSTREAM] = json.dumps(upstream)
+    output = Path(output) if output else executed_path(chapter.name, changed=bool(parameters))
     executed = _execute(chapter, own) if chapter.code else chapter.notebook
     about = {"scale": scale.current(), "parameters": digests.plain(parameters), "key": digest}
     about["values"] = reader.inline_values(executed)
-    output = Path(output) if output else chapter.executed
     _write(chapter, reader.fill(executed, about["values"]), about, output)
     return output
 

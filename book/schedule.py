@@ -53,13 +53,13 @@ def keys(catalogue: Catalogue) -> dict[str, str]:
     Raises reader.ChapterError as `order` does.
     """
     found: dict[str, str] = {}
-    sorter = order(catalogue)
+    sorter, data = order(catalogue), sources.data_digest()
     while sorter.is_active():
         for name in sorter.get_ready():
             chapter = catalogue[name]
             reads = found.values() if ALL in chapter.reads else [found[n] for n in chapter.reads]
             overrides = scale.overrides(name, scale.current())
-            found[name] = sources.chapter_key(chapter.code, overrides, sorted(reads))
+            found[name] = sources.chapter_key(chapter.code, overrides, sorted(reads), data)
             sorter.done(name)
     return found
 

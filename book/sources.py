@@ -41,21 +41,22 @@ def _of_file(file: Path, _modified: int, _size: int) -> str:
     return digests.of_file(file)
 
 
-def chapter_key(code: str, overrides: dict, reads: list[str]) -> str:
+def chapter_key(code: str, overrides: dict, reads: list[str], data: str) -> str:
     """SHA-256 (hex) of everything that may change what a chapter computes.
 
     `code` are its cells and the expressions in its text, `overrides` the parameters of the scale,
-    `reads` the keys of the chapters whose artefacts it loads.
+    `reads` the keys of the chapters whose artefacts it loads, `data` the `data_digest`.
     """
+    lib, reached = digests.of_cells(code)
     identity = {
         "code": code,
         "scale": overrides,
         "reads": reads,
-        "lib": digests.of_cells(code),
+        "lib": lib,
         "book": [_of(paths.ROOT / "book" / f"{name}.py") for name in ("reader", "runner")],
-        "data": data_digest(),
+        "data": data,
         "versions": {name: version(name) for name in ("torch", "numpy", "matplotlib")},
     }
-    if any(module == "lib.claims" for module, _ in digests.reached(code)):
+    if any(module == "lib.claims" for module, _ in reached):
         identity["claims"] = _of(paths.CLAIMS)
     return digests.of_value(identity)
