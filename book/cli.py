@@ -3,10 +3,11 @@
 import argparse
 import http.server
 import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
-from book import config, full_runs, render, runner, schedule
+from book import config, full_runs, notebooks, render, runner, schedule
 from book.check import groups
 from lib import claims, paths, scale
 
@@ -84,6 +85,14 @@ def add(verbs: argparse._SubParsersAction) -> None:
     parser.set_defaults(run=book)
 
     parser = verbs.add_parser(
+        "notebooks",
+        help="answer Quarto's engine with executed notebooks",
+        description="For the engine in _extensions/book: reads a question a line, {file, "
+        "parameters}, and answers each with an executed notebook.",
+    )
+    parser.set_defaults(run=answer)
+
+    parser = verbs.add_parser(
         "press",
         help="render the book without Quarto",
         description="Execute what is not up to date and press the pages with Pandoc and Typst.",
@@ -108,12 +117,20 @@ def run(args: argparse.Namespace) -> None:
         if args.parameters or args.output:
             raise runner.ParameterError("-p and --output go with one chapter: name its .qmd file")
         files = [paths.ROOT / page.source for page in config.load().pages]
-        schedule.run_all(files, args.jobs, "generator" if args.generators else None)
+        schedule.run_all(files, args.jobs, "generator" if args.generators else "")
         return
     chapter = runner.open_chapter(args.chapter)
     parameters = runner.parse_parameters(args.parameters, chapter)
-    path = runner.run(args.chapter, parameters, args.output)
+    digest = ""
+    if not parameters:
+        digest = schedule.keys(schedule.with_what_it_reads(chapter))[chapter.name]
+    path = runner.run(args.chapter, parameters, args.output, digest)
     print(f"executed {chapter.name} -> {path}")
+
+
+def answer(args: argparse.Namespace) -> None:
+    """Answer Quarto's engine until it ends."""
+    notebooks.serve(sys.stdin, sys.stdout)
 
 
 def export(args: argparse.Namespace) -> None:

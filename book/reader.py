@@ -62,7 +62,8 @@ def read(path: Path) -> NotebookNode:
     for number, cell in enumerate(cells):
         cell.id = f"cell-{number:03d}"  # stable: the same source gives the same notebook
     notebook = new_notebook(cells=cells)
-    notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3"}
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook.metadata.kernelspec = kernel
     notebook.metadata.language_info = {"name": "python"}
     notebook.metadata.book = {"front": front}
     nbformat.validate(notebook)
@@ -133,22 +134,25 @@ def split_options(source: str, path: Path, line: int) -> tuple[dict[str, Any], s
     return options, "\n".join(lines[count:]).strip("\n")
 
 
-def fill(notebook: NotebookNode) -> NotebookNode:
-    """Put the values of inline expressions into the text and drop the cells that computed them.
+def inline_values(notebook: NotebookNode) -> list[dict[str, str]]:
+    """What the inline expressions of an executed notebook came to, in the order of the text."""
+    cells = [cell for cell in notebook.cells if INLINE_TAG in cell.metadata.get("tags", [])]
+    shown = [out.get("data", {}) for cell in cells for out in cell.outputs]  # a print has none
+    return [value for data in shown for value in data.get(INLINE_MIME, [])]
+
+
+def fill(notebook: NotebookNode, values: list[dict[str, str]]) -> NotebookNode:
+    """Put `values` in the place of the inline expressions and drop the cells that computed them.
 
     As Quarto does it: Markdown objects as they are, strings escaped, numbers by their repr.
     Raises ChapterError if a value was not computed or shows a NumPy scalar's repr.
     """
-    cells, values = [], []
-    for cell in notebook.cells:
-        if INLINE_TAG in cell.metadata.get("tags", []):
-            shown = [out.get("data", {}) for out in cell.outputs]  # a print in a repr has none
-            values = [value for data in shown for value in data.get(INLINE_MIME, [])]
-            continue
-        if cell.cell_type == "markdown" and INLINE.search(cell.source):
-            cell.source = INLINE.sub(partial(_value, queue=iter(values)), cell.source)
-        cells.append(cell)
-    notebook.cells = cells
+    queue = iter(values)
+    kept = [cell for cell in notebook.cells if INLINE_TAG not in cell.metadata.get("tags", [])]
+    for cell in kept:
+        if cell.cell_type == "markdown":
+            cell.source = INLINE.sub(partial(_value, queue=queue), cell.source)
+    notebook.cells = kept
     return notebook
 
 

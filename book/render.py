@@ -38,12 +38,13 @@ def quarto() -> str | None:
 def book(jobs: int | None = None) -> Path:
     """Execute what is not current and render `_book`. Returns the first page's path.
 
-    Quarto's pre-render step (`make ready`, named in _quarto.yml) runs the generators side by side.
+    Quarto's pre-render step (`make ready`, named in _quarto.yml) executes what is not current, and
+    its engine (_extensions/book) hands it the executed notebooks.
     """
     program = quarto()
     if program is None:
         return press(jobs)
-    print(f"quarto render at {scale.current()} scale, generators first", flush=True)
+    print(f"quarto render at {scale.current()} scale", flush=True)
     command = [program, "render"]
     if subprocess.run(command, cwd=paths.ROOT, env=environment(), check=False).returncode:
         raise RenderError("quarto render failed; its messages stand above")

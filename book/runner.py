@@ -28,6 +28,7 @@ EXPONENT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+")
 OWN_ERRORS = ("ArtifactMissing", "SpecimenError", "EditionError", "VocabularyError")
 ALL = "all"  # in front matter, `reads: [all]`: the chapter reads what every other one left
 ANSI = re.compile(r"\x1b\[[0-9;]*m")  # colours in tracebacks
+KEPT = ("scale", "parameters", "key", "values")  # of a run, where only the text has changed
 
 
 class ParameterError(ValueError):
@@ -62,8 +63,13 @@ class Chapter:
 
     @property
     def code(self) -> str:
-        """All code of the chapter in order."""
+        """All code of the chapter in order, the expressions in its text included."""
         return "\n\n".join(c.source for c in self.notebook.cells if c.cell_type == "code")
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) of the chapter's text as it stands."""
+        return digests.of_value(self.text)
 
     @property
     def executed(self) -> Path:
@@ -102,9 +108,12 @@ def name_of(source: Path) -> str:
     ).as_posix()
 
 
-def executed_path(name: str) -> Path:
-    """Where the executed notebook of chapter `name` lies at the current scale."""
-    return paths.EXECUTED / scale.current() / f"{name}.ipynb"
+def executed_path(name: str, *, changed: bool = False) -> Path:
+    """Where the executed notebook of chapter `name` lies at the current scale.
+
+    `changed`: of a run with parameters that were given, which is no page of the book.
+    """
+    return paths.EXECUTED / (scale.current() + "-changed" * changed) / f"{name}.ipynb"
 
 
 def parse_parameters(words: list[str], chapter: Chapter) -> dict[str, Any]:
@@ -173,19 +182,42 @@ def run(
         for generator, known in (chapter.upstream() if rest else {}).items()
     }
     os.environ[scale.UPSTREAM] = json.dumps(upstream)
+    output = Path(output) if output else executed_path(chapter.name, changed=bool(parameters))
     executed = _execute(chapter, own) if chapter.code else chapter.notebook
-    executed.metadata.book = {
+    about = {"scale": scale.current(), "parameters": digests.plain(parameters), "key": digest}
+    about["values"] = reader.inline_values(executed)
+    _write(chapter, reader.fill(executed, about["values"]), about, output)
+    return output
+
+
+def refresh(chapter: Chapter) -> None:
+    """Bring the text of the executed notebook up to the chapter's, whose code has not changed.
+
+    Outputs and values of expressions stay. Raises reader.ChapterError if they do not fit.
+    """
+    executed = nbformat.read(chapter.executed, as_version=4)
+    about = {name: executed.metadata.book[name] for name in KEPT}
+    if executed.metadata.book.get("text") == chapter.digest:
+        return
+    notebook = reader.fill(chapter.notebook, about["values"])
+    for cell, ran in zip(_code(notebook), _code(executed), strict=True):
+        cell.outputs, cell.execution_count = ran.outputs, ran.execution_count
+    _write(chapter, notebook, about, chapter.executed)
+
+
+def _code(notebook: NotebookNode) -> list[NotebookNode]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def _write(chapter: Chapter, notebook: NotebookNode, about: dict[str, Any], output: Path) -> None:
+    """Write an executed notebook with what is known of its run."""
+    notebook.metadata.book = about | {
         "chapter": chapter.name,
         "kind": chapter.front.get("kind", "page"),
         "reads": chapter.reads,
-        "scale": scale.current(),
-        "parameters": digests.plain(parameters),
-        "key": digest,
+        "text": chapter.digest,
     }
-    reader.fill(executed)
-    output = Path(output) if output else chapter.executed
-    files.write_atomically(output, lambda path: nbformat.write(executed, path))
-    return output
+    files.write_atomically(output, lambda path: nbformat.write(notebook, path))
 
 
 def _execute(chapter: Chapter, parameters: dict[str, Any]) -> NotebookNode:

@@ -3,39 +3,65 @@
 import json
 import os
 import time
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from collections.abc import Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from graphlib import CycleError, TopologicalSorter
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
-from book import reader, runner, sources
+from book import config, reader, runner, sources
 from book.runner import ALL, Chapter, ChapterFailed, ParameterError
-from lib import progress, scale
+from lib import paths, progress, scale
+
+Catalogue = Mapping[str, Chapter]  # chapters by name, in the order of the book
 
 
-def key(
-    chapter: Chapter,
-    parameters: dict[str, Any],
-    catalogue: dict[str, Chapter],
-    readers: tuple[str, ...] = (),
-) -> str:
-    """The digest of all that the executed chapter depends on, its generators included.
+def read_all(files: list[Path]) -> dict[str, Chapter]:
+    """The chapters at `files` by name, in the given order."""
+    chapters = [runner.open_chapter(file) for file in files]
+    return {chapter.name: chapter for chapter in chapters}
 
-    `readers` are the chapters on whose behalf it is asked. Raises reader.ChapterError if a chapter
-    reads one that does not exist, or itself in the end.
+
+def order(catalogue: Catalogue) -> TopologicalSorter:
+    """The chapters in the order in which they can run, ready to be asked.
+
+    One that reads all waits for all others, and for those before it that read all. Raises
+    reader.ChapterError if a chapter reads one that does not exist, or itself in the end.
     """
-    if chapter.name in readers:
-        circle = " reads ".join([*readers[readers.index(chapter.name) :], chapter.name])
-        raise reader.ChapterError(f"{chapter.source}: {circle}")
-    names = [n for n in catalogue if n != chapter.name] if ALL in chapter.reads else chapter.reads
-    for name in names:
-        if name not in catalogue:
-            raise reader.ChapterError(f"{chapter.source}: reads {name}, which is no chapter")
-    above = (*readers, chapter.name)
-    chapters = [catalogue[name] for name in names if ALL not in catalogue[name].reads]
-    upstream = [key(generator, {}, catalogue, above) for generator in chapters]
-    overrides = scale.overrides(chapter.name, scale.current())
-    return sources.chapter_key(chapter.text, chapter.code, parameters, overrides, upstream)
+    graph: dict[str, list[str]] = {}
+    everyone = [name for name, chapter in catalogue.items() if ALL not in chapter.reads]
+    for name, chapter in catalogue.items():
+        graph[name] = chapter.reads
+        if ALL in chapter.reads:
+            graph[name] = list(everyone)
+            everyone.append(name)
+        for read in graph[name]:
+            if read not in catalogue:
+                raise reader.ChapterError(f"{chapter.source}: reads {read}, which is no chapter")
+    sorter = TopologicalSorter(graph)
+    try:
+        sorter.prepare()
+    except CycleError as error:
+        circle = " reads ".join(reversed(error.args[1]))
+        raise reader.ChapterError(f"{catalogue[error.args[1][0]].source}: {circle}") from None
+    return sorter
+
+
+def keys(catalogue: Catalogue) -> dict[str, str]:
+    """The digest of all that each executed chapter depends on, its generators included.
+
+    Raises reader.ChapterError as `order` does.
+    """
+    found: dict[str, str] = {}
+    sorter, data = order(catalogue), sources.data_digest()
+    while sorter.is_active():
+        for name in sorter.get_ready():
+            chapter = catalogue[name]
+            reads = found.values() if ALL in chapter.reads else [found[n] for n in chapter.reads]
+            overrides = scale.overrides(name, scale.current())
+            found[name] = sources.chapter_key(chapter.code, overrides, sorted(reads), data)
+            sorter.done(name)
+    return found
 
 
 def is_current(path: Path, wanted: str) -> bool:
@@ -47,59 +73,91 @@ def is_current(path: Path, wanted: str) -> bool:
         return False
 
 
-def read_all(files: list[Path]) -> dict[str, Chapter]:
-    """The chapters at `files` by name, in the given order."""
-    chapters = [runner.open_chapter(file) for file in files]
-    return {chapter.name: chapter for chapter in chapters}
+def with_what_it_reads(chapter: Chapter) -> dict[str, Chapter]:
+    """The chapter and the generators that it reads, in the end the whole book."""
+    if ALL in chapter.reads:
+        return read_all([paths.ROOT / page.source for page in config.load().pages])
+    found, waiting = {chapter.name: chapter}, list(chapter.reads)
+    while waiting:
+        one = runner.open_chapter(paths.CHAPTERS / f"{waiting.pop()}.qmd")
+        found[one.name] = one
+        waiting += [name for name in one.reads if name not in found]
+    return found
 
 
-def run_all(files: list[Path], jobs: int | None = None, only: str | None = None) -> list[Path]:
-    """Execute what is not current, generators before their readers, `jobs` at a time.
+def bring_up_to_date(chapter: Chapter) -> Path:
+    """The chapter's executed notebook, made again with what it reads where that is not current.
 
-    `only="generator"` stops after the generators. Returns the executed notebooks in the order of
-    `files`. Raises ChapterFailed with every failure, after what does not depend on it has run.
+    Of a chapter that reads the whole book, only itself. Raises ChapterFailed.
+    """
+    catalogue = with_what_it_reads(chapter)
+    run(catalogue, only={chapter.name} if ALL in chapter.reads else set(catalogue))
+    return chapter.executed
+
+
+def run_all(files: list[Path], jobs: int | None = None, kind: str = "") -> list[Path]:
+    """Execute what is not current of the chapters at `files`, or of those of one `kind`.
+
+    Returns the executed notebooks in the order of `files`. Raises ChapterFailed.
     """
     catalogue = read_all(files)
-    if only:
-        catalogue = {n: c for n, c in catalogue.items() if c.front.get("kind") == only}
-    jobs = max(1, min(jobs or len(os.sched_getaffinity(0)), len(catalogue) or 1))
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // jobs)))
-    wanted = {name: key(chapter, {}, catalogue) for name, chapter in catalogue.items()}
-    waiting = {n: c for n, c in catalogue.items() if not is_current(c.executed, wanted[n])}
-    failures: dict[str, str] = {}
-    bar = progress.bar(total=len(waiting), desc="chapters", unit="chapter")
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        running: dict = {}
-        while waiting or running:
-            for name in sorted(waiting, key=lambda n: waiting[n].front.get("kind") != "generator"):
-                if len(running) == jobs or not _ready(waiting[name], waiting, running, failures):
-                    continue  # generators first, then the order of the book, as cores fall free
-                chapter = waiting.pop(name)
-                running[pool.submit(_run_one, chapter.source, wanted[name])] = name
-            if not running:
-                for name, chapter in waiting.items():
-                    failures[name] = f"{name}: not run, because of {', '.join(chapter.reads)}"
-                break
-            done, _ = wait(running, return_when=FIRST_COMPLETED)
-            for future in done:
-                name = running.pop(future)
-                bar.update()
-                seconds, failure = future.result()
-                if failure:
-                    failures[name] = failure
-                print(f"  {name}: {'FAILED' if failure else f'{seconds:.1f} s'}", flush=True)
-    bar.close()
-    if failures:
-        raise ChapterFailed("\n\n".join(failures.values()))
+    only = {name for name, c in catalogue.items() if not kind or c.front.get("kind") == kind}
+    run(catalogue, only, jobs)
     return [chapter.executed for chapter in catalogue.values()]
 
 
-def _ready(chapter: Chapter, waiting: dict, running: dict, failures: dict) -> bool:
-    if ALL in chapter.reads:
-        others = [c for c in waiting.values() if ALL not in c.reads]
-        return not (others or running)
-    pending = {*waiting, *running.values(), *failures}
-    return not any(name in pending for name in chapter.reads)
+def run(catalogue: Catalogue, only: set[str], jobs: int | None = None) -> None:
+    """Execute what is not current of the chapters `only`, `jobs` at a time, generators first.
+
+    Where only a chapter's text has changed, its executed notebook gets the new text. Raises
+    ChapterFailed with every failure, after what does not depend on it has run.
+    """
+    wanted = keys(catalogue)
+    stale = {name for name in only if not is_current(catalogue[name].executed, wanted[name])}
+    failures = _execute(catalogue, wanted, stale, jobs) if stale else {}
+    for name in only - stale:
+        runner.refresh(catalogue[name])
+    if failures:
+        raise ChapterFailed("\n\n".join(failures.values()))
+
+
+def _execute(
+    catalogue: Catalogue, wanted: Mapping[str, str], stale: set[str], jobs: int | None
+) -> dict[str, str]:
+    """Execute the chapters `stale` side by side; what went wrong, by chapter."""
+    cores = len(os.sched_getaffinity(0))
+    jobs = max(1, min(jobs or cores, len(stale)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // jobs)))
+    place = {name: at for at, name in enumerate(catalogue)}
+    sorter, left = order(catalogue), set(stale)
+    ready: list[str] = []
+    running: dict[Future, str] = {}
+    failures: dict[str, str] = {}
+    bar = progress.bar(total=len(stale), desc="chapters", unit="chapter")
+    with bar, ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        while left:
+            while names := sorter.get_ready():
+                ready += [name for name in names if name in stale]
+                sorter.done(*(name for name in names if name not in stale))
+            ready.sort(key=lambda n: (catalogue[n].front.get("kind") != "generator", place[n]))
+            while ready and len(running) < jobs:
+                name = ready.pop(0)
+                running[pool.submit(_run_one, catalogue[name].source, wanted[name])] = name
+            if not running:
+                break  # what is left reads what failed
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                name = running.pop(future)
+                left.remove(name)
+                bar.update()
+                seconds, failure = future.result()
+                print(f"  {name}: {'FAILED' if failure else f'{seconds:.1f} s'}", flush=True)
+                if failure:
+                    failures[name] = failure
+                else:
+                    sorter.done(name)
+    for name in sorted(left, key=place.get):
+        failures[name] = f"{name}: not run, because of {', '.join(catalogue[name].reads)}"
+    return failures
 
 
 def _run_one(source: Path, wanted: str) -> tuple[float, str]:

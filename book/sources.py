@@ -1,8 +1,8 @@
 """What a chapter depends on: the definitions of `lib` that it reaches, and the data it may read.
 
 Quarto's own cache sees only the chapter's text. An executed chapter is reused here only while its
-text, its parameters, what it reaches of `lib`, the committed data and the chapters whose artefacts
-it reads are unchanged.
+code, its parameters, what it reaches of `lib`, the committed data and the chapters whose artefacts
+it reads are unchanged. Its prose may change: it is filled into what was executed.
 """
 
 import hashlib
@@ -31,27 +31,32 @@ def data_digest() -> str:
     return digest.hexdigest()
 
 
+def _of(file: Path) -> str:
+    stat = file.stat()
+    return _of_file(file, stat.st_mtime_ns, stat.st_size)
+
+
 @lru_cache(maxsize=1024)
 def _of_file(file: Path, _modified: int, _size: int) -> str:
     return digests.of_file(file)
 
 
-def chapter_key(text: str, code: str, parameters: dict, overrides: dict, reads: list[str]) -> str:
-    """SHA-256 (hex) of everything that may change what a chapter shows.
+def chapter_key(code: str, overrides: dict, reads: list[str], data: str) -> str:
+    """SHA-256 (hex) of everything that may change what a chapter computes.
 
-    `text` is the chapter's source, `code` its cells, `parameters` those given by the caller,
-    `overrides` those of the scale, `reads` the keys of the chapters whose artefacts it loads.
+    `code` are its cells and the expressions in its text, `overrides` the parameters of the scale,
+    `reads` the keys of the chapters whose artefacts it loads, `data` the `data_digest`.
     """
+    lib, reached = digests.of_cells(code)
     identity = {
-        "text": text,
-        "parameters": parameters,
+        "code": code,
         "scale": overrides,
         "reads": reads,
-        "lib": digests.of_cells(code),
-        "book": [digests.of_file(paths.ROOT / "book" / f"{n}.py") for n in ("reader", "runner")],
-        "data": data_digest(),
+        "lib": lib,
+        "book": [_of(paths.ROOT / "book" / f"{name}.py") for name in ("reader", "runner")],
+        "data": data,
         "versions": {name: version(name) for name in ("torch", "numpy", "matplotlib")},
     }
-    if any(module == "lib.claims" for module, _ in digests.reached(code)):
-        identity["claims"] = digests.of_file(paths.CLAIMS)
+    if any(module == "lib.claims" for module, _ in reached):
+        identity["claims"] = _of(paths.CLAIMS)
     return digests.of_value(identity)

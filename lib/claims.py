@@ -112,9 +112,11 @@ class Measured:
 def settled(found: Mapping[str, Any]) -> Markdown:
     """Settle claims and show them: claim id -> Measured, or the bare value.
 
-    Raises ClaimError for an id that the ledger does not have, or a value that is not finite.
+    In a run whose parameters were given the verdicts are shown and not kept: they are not the
+    edition's. Raises ClaimError for an id that the ledger does not have, or a value that is not
+    finite.
     """
-    claims = ledger()
+    claims, records = ledger(), verdicts()
     for id, one in found.items():
         claim, measured = claims[id], one if isinstance(one, Measured) else Measured(one)
         value, error = measured.value, measured.error
@@ -125,9 +127,12 @@ def settled(found: Mapping[str, Any]) -> Markdown:
         if claim.check == "within" and value is not None:
             record["z"] = round(z_score(claim, value, error), 2)
             value = float(np.mean(value))
-        text = json.dumps(record | {"measured": _plain(value)}, sort_keys=True, ensure_ascii=False)
-        files.write_atomically(_verdicts() / f"{id}.json", lambda p, text=text: p.write_text(text))
-    return table(found)
+        records[id] = record | {"measured": _plain(value)}
+        text = json.dumps(records[id], sort_keys=True, ensure_ascii=False)
+        if not scale.is_changed():
+            file = _verdicts() / f"{id}.json"
+            files.write_atomically(file, lambda path, text=text: path.write_text(text))
+    return _table([claims[id] for id in found], records)
 
 
 def evaluate(claim: Claim, measured: Any, error: float = 0.0) -> Verdict:
@@ -181,11 +186,14 @@ def verdicts() -> dict[str, dict[str, Any]]:
 
 def table(ids: Iterable[str] | None = None, part: str | None = None) -> Markdown:
     """A table of claims: what the sources say, what was measured, the verdict."""
-    claims, records = ledger(), verdicts()
+    claims = ledger()
+    wanted = [claims[id] for id in (claims if ids is None else ids)]
+    return _table([claim for claim in wanted if part in (None, claim.part)], verdicts())
+
+
+def _table(claims: Iterable[Claim], records: Mapping[str, dict[str, Any]]) -> Markdown:
     rows = []
-    for claim in [claims[id] for id in (claims if ids is None else ids)]:
-        if part is not None and claim.part != part:
-            continue
+    for claim in claims:
         record = records.get(claim.id, UNSETTLED)
         said = [record["setting"]] if record["setting"] else []
         said += [f"z = {record['z']:+.1f}".replace("-", "−")] if "z" in record else []

@@ -12,6 +12,7 @@ import enum
 import functools
 import hashlib
 import inspect
+import itertools
 import json
 import sys
 import textwrap
@@ -103,9 +104,10 @@ def of_maker(*makers: Callable) -> str:
     return _digest(own, _closure(start, PRESENTATION))
 
 
-def of_cells(code: str) -> str:
-    """SHA-256 (hex) of a chapter's code and of all that it reaches in `lib`."""
-    return _digest([ast.dump(_parsed(code))], reached(code))
+def of_cells(code: str) -> tuple[str, set[Place]]:
+    """SHA-256 (hex) of a chapter's code and of all that it reaches in `lib`; and what that is."""
+    places = reached(code)
+    return _digest([ast.dump(_parsed(code))], places), places
 
 
 def reached(code: str) -> set[Place]:
@@ -118,18 +120,23 @@ def _digest(own: Iterable[str], places: Iterable[Place]) -> str:
     digest = hashlib.sha256()
     for text in own:
         digest.update(text.encode())
-    for module, name in sorted(places):
-        digest.update(f"{module}.{name}|{_source(module).texts[name]}|".encode())
+    for module, names in itertools.groupby(sorted(places), key=lambda place: place[0]):
+        texts = _source(module).texts
+        for _, name in names:
+            digest.update(f"{module}.{name}|{texts[name]}|".encode())
     return digest.hexdigest()
 
 
 def _closure(start: set[Place], beyond: frozenset[str]) -> set[Place]:
     """Everything that the definitions `start` reach, without the modules `beyond`."""
     seen: set[Place] = set()
+    sources: dict[str, Source] = {}  # each module is looked at once
     waiting = [place for place in start if place[0] not in beyond]
     while waiting:
         module, name = waiting.pop()
-        source = _source(module)
+        if module not in sources:
+            sources[module] = _source(module)
+        source = sources[module]
         names = [*source.texts] if name == WHOLE else [name, ""]  # "" is what runs on import
         for found in names:
             if found in source.texts and (module, found) not in seen:

@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from lib import paths
+from lib import files, paths
 
 SCALES = ("smoke", "book", "full")
 GIVEN = "BOOK_GIVEN"  # environment: comma-separated names that the caller set explicitly
@@ -35,19 +35,29 @@ def current() -> str:
     return scale
 
 
+def is_changed() -> bool:
+    """Whether parameters were given: then nothing of what runs belongs to the edition."""
+    return bool(os.environ.get(GIVEN)) or any(json.loads(os.environ.get(UPSTREAM) or "{}").values())
+
+
 def overrides(chapter: str, scale: str) -> dict[str, Any]:
     """Parameters of `chapter` ("part/NN-name") that `scale` changes; empty for "book"."""
     if scale == "book":
         return {}
     file = paths.SCALES / f"{scale}.yml"
     try:
-        table = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+        table = _table(file, file.stat().st_mtime_ns) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ScaleError(f"cannot read {file}: {' '.join(str(error).split())}") from error
     values = (table.get(chapter) or {}) if isinstance(table, dict) else None
     if not isinstance(values, dict):
         raise ScaleError(f"{file}: {chapter} must map parameter names to values")
     return values
+
+
+@lru_cache(maxsize=16)
+def _table(file: Path, _modified: int) -> Any:
+    return files.read_yaml(file)
 
 
 def settings(chapter: str) -> dict[str, Any]:
@@ -108,11 +118,16 @@ def apply(chapter: str, namespace: MutableMapping[str, Any]) -> dict[str, Any]:
     """Set the parameters of `chapter` in `namespace` to the current scale's values; returns them.
 
     A parameter that was given explicitly is kept: its name stands in BOOK_GIVEN, or its value is
-    no longer the literal of the parameters cell.
+    no longer the literal of the parameters cell, and then its name is put there.
     """
     scale = current()
+    changed = overrides(chapter, scale)
     given = set(filter(None, os.environ.get(GIVEN, "").split(",")))
-    for name, value in overrides(chapter, scale).items():
+    for name, literal in literals(chapter).items():
+        if namespace.get(name, literal) not in (literal, changed.get(name, literal)):
+            given.add(name)
+    os.environ[GIVEN] = ",".join(sorted(given))
+    for name, value in changed.items():
         if name not in literals(chapter):
             raise ScaleError(f"data/scales/{scale}.yml: {chapter} has no parameter {name!r}")
         literal = literals(chapter)[name]
@@ -121,6 +136,6 @@ def apply(chapter: str, namespace: MutableMapping[str, Any]) -> dict[str, Any]:
                 f"data/scales/{scale}.yml: {chapter}: {name} is the text {value!r}, not a number "
                 "(YAML reads 3e-4 as text: write 3.0e-4)"
             )
-        if name not in given and namespace.get(name) == literal:
+        if name not in given and name in namespace:
             namespace[name] = value
     return {name: namespace[name] for name in literals(chapter) if name in namespace}

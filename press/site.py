@@ -135,10 +135,7 @@ def _about(here: Page, ran: dict, pages: list[Page], facts: list[dict]) -> dict[
 def _assets(folder: Path, with_plotly: bool) -> None:
     """Style, script, fonts, and plotly only if a page shows an interactive figure."""
     assets = folder / "assets"
-    shutil.copytree(ASSETS / "fonts", assets / "fonts")
-    for font in pdf.FONTS.glob("*.ttf"):
-        shutil.copyfile(font, assets / "fonts" / font.name)
-    shutil.copyfile(pdf.FONTS / "OFL.txt", assets / "fonts" / "OFL-Noto.txt")
+    shutil.copytree(pdf.FONTS, assets / "fonts", ignore=shutil.ignore_patterns("*.md"))
     for name in SHARED:
         shutil.copyfile(ASSETS / name, assets / name)
     if with_plotly:

@@ -71,6 +71,18 @@ def test_claims_are_settled_and_shown_by_one_cell(ledger):
         claims.settled({"hole": 13})
 
 
+@pytest.mark.parametrize(
+    "given", [{"BOOK_GIVEN": "trials"}, {"BOOK_UPSTREAM": '{"a/b": {"s": 1}}'}]
+)
+def test_with_other_parameters_claims_are_shown_and_not_kept(ledger, monkeypatch, given):
+    claims.settled({"holes": 13})
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    line = claims.settled({"holes": 12}).data.split("\n")[2]
+    assert line == "| Thirteen holes | seed 003 | 13 | 12 | contradicted |"
+    assert claims.verdicts()["holes"]["verdict"] == "reproduced"
+
+
 def test_a_mean_is_shown_with_its_distance_from_the_printed_one(ledger):
     mean = LEDGER.partition("- {id: norm")[0].replace("holes,", "mean,").replace("13", "5.0")
     ledger.write_text(LEDGER + mean.replace("check: equal", "check: within, runs: 10, unit: 0.1"))

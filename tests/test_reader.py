@@ -148,7 +148,7 @@ def filled(tmp_path, text, values):
     for cell in notebook.cells:
         if reader.INLINE_TAG in cell.metadata.get("tags", []):
             cell.outputs = [new_output("display_data", {reader.INLINE_MIME: values})]
-    reader.fill(notebook)
+    reader.fill(notebook, reader.inline_values(notebook))
     assert all(reader.INLINE_TAG not in c.metadata.get("tags", []) for c in notebook.cells)
     return notebook.cells[0].source
 
@@ -191,7 +191,7 @@ def test_a_print_in_the_inline_cell_does_no_harm(tmp_path):
         new_output("stream", name="stdout", text="noise\n"),
         new_output("display_data", {reader.INLINE_MIME: [shown(5)]}),
     ]
-    assert reader.fill(notebook).cells[0].source == "5"
+    assert reader.fill(notebook, reader.inline_values(notebook)).cells[0].source == "5"
 
 
 def test_double_backticks_show_an_inline_expression(tmp_path):

@@ -49,11 +49,10 @@ def project(tmp_path_factory) -> Path:
             shutil.copytree(source, copy / part, ignore=skip)
         else:
             shutil.copy(source, copy / part)
-    catalogue = copy / "lib" / "extraction" / "catalogue.py"
+    catalogue = copy / "data" / "specimens" / "catalogue.yaml"
     before = catalogue.read_text(encoding="utf-8")
-    after = before.replace(
-        '"Qwen/Qwen3-4B-Instruct-2507", 151_936, 2_560',
-        f'"Qwen/Qwen3-4B-Instruct-2507", 151_936, {DIM}',
+    after = re.sub(
+        r"(Qwen3-4B-Instruct-2507.*?dim: )2_?560", rf"\g<1>{DIM}", before, count=1, flags=re.S
     )
     assert after != before
     catalogue.write_text(after, encoding="utf-8")
@@ -122,7 +121,7 @@ def test_the_pages_are_stale_once_the_matrix_is_gone(project, whole_run):
     question = (
         "from lib import paths; from book import runner, schedule\n"
         "chapter = runner.open_chapter(paths.CHAPTERS / 'discovery/01-norms.qmd')\n"
-        "wanted = schedule.key(chapter, {}, {chapter.name: chapter})\n"
+        "wanted = schedule.keys({chapter.name: chapter})[chapter.name]\n"
         "print(schedule.is_current(chapter.executed, wanted))\n"
     )
     environment = os.environ | {"BOOK_SCALE": "smoke", "PYTHONPATH": str(project)}

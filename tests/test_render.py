@@ -122,14 +122,18 @@ exit STATUS
 """
 
 
-@pytest.mark.parametrize("as_folder", [False, True])
-def test_before_a_whole_render_the_generators_run_with_the_callers_python(
-    tmp_path, calls, as_folder
+@pytest.mark.parametrize(
+    ("as_folder", "profile", "only"),
+    [(False, "", ""), (True, "publish", ""), (False, "publish,jupyter", " --generators")],
+)
+def test_before_a_whole_render_the_chapters_run_with_the_callers_python(
+    tmp_path, calls, as_folder, profile, only
 ):
     path = program(tmp_path, "python", PYTHON.replace("CALLS", str(calls)).replace("STATUS", "0"))
-    answer = ready(tmp_path if as_folder else path, QUARTO_PROJECT_RENDER_ALL="1")
+    whole = {"QUARTO_PROJECT_RENDER_ALL": "1", "QUARTO_PROFILE": profile}
+    answer = ready(tmp_path if as_folder else path, **whole)
     assert answer.returncode == 0, answer.stderr
-    assert calls.read_text() == "-m lib run --generators at smoke scale\n"
+    assert calls.read_text() == f"-m lib run{only} at smoke scale\n"
 
 
 def test_before_a_single_chapter_nothing_runs(tmp_path, calls):
@@ -139,7 +143,7 @@ def test_before_a_single_chapter_nothing_runs(tmp_path, calls):
     assert not answer.stdout and not answer.stderr
 
 
-def test_a_failed_generator_leaves_the_word_to_its_chapter(tmp_path, calls):
+def test_a_failed_chapter_leaves_the_word_to_its_page(tmp_path, calls):
     path = program(tmp_path, "python", PYTHON.replace("CALLS", str(calls)).replace("STATUS", "2"))
     answer = ready(path, QUARTO_PROJECT_RENDER_ALL="1")
-    assert answer.returncode == 0 and "a generator failed" in answer.stdout
+    assert answer.returncode == 0 and "a chapter failed" in answer.stdout

@@ -105,13 +105,15 @@ def test_explicit_parameters_win_over_the_scale_and_papermill_agrees(project):
     words = ["-p", "steps=7", "-p", "lr=0.5"]  # lr: its own literal, given explicitly
     answer = lib(project, "run", "chapters/one/01-make.qmd", *words, scale="smoke")
     assert answer.returncode == 0, answer.stderr
-    ran = executed(project, "one/01-make", "smoke")
+    ran = executed(project, "one/01-make", "smoke-changed")
+    assert not executed(project, "one/01-make", "smoke").exists()  # no page of the book
     assert printed(ran) == "7 0.5 0.25 a\n"
     text = [c.source for c in nbformat.read(ran, as_version=4).cells if c.cell_type == "markdown"]
     assert text[-1].startswith("It took 7 steps, 7. Of 151,936 rows 0.123 are dead,\n12\u00a0%;")
     assert text[-1].endswith(
         "steps are many.[]{.holds} The rate is\none half. [does not hold here]{.fails}"
     )
+    assert lib(project, "run", "chapters/one/01-make.qmd", scale="smoke").returncode == 0
     ran_check = lib(project, "check", "--ran", scale="smoke")
     assert ran_check.returncode == 1
     line, summary = ran_check.stdout.splitlines()

@@ -30,6 +30,7 @@ CALLOUTS = {f"callout-{kind}" for kind in ("note", "tip", "warning", "caution", 
 CONDITION = re.compile(r"(?:un)?(?:less|when)-(?:format|profile|meta)=[\"']?([\w.-]+)")
 FORMATS = {"html", "typst", "pdf", "latex"}
 RAW_FENCE = re.compile(r"^(`{3,}|~{3,})\s*\{=(\w+)\}", re.MULTILINE)
+LINK = re.compile(r"url\(\"([^\")]+)\"\)")
 RAW_INLINE = re.compile(r"`\{=(\w+)\}")
 TAG = re.compile(
     r"</?[a-zA-Z][a-zA-Z0-9-]*(?:\s+[a-zA-Z-]+(?:=(?:\"[^\"]*\"|'[^']*'|[^\s>]+))?)*\s*/?>"
@@ -37,14 +38,14 @@ TAG = re.compile(
 SETTINGS = {  # what _quarto.yml must say, and why
     ("project", "type"): ("book", "the chapters are a book"),
     ("project", "execute-dir"): ("project", "chapters import lib and read data/ from the root"),
-    ("engine",): ("jupyter", "one {r} block would switch the engine"),
     ("format", "html", "html-math-method"): ("mathml", "MathJax comes from the network"),
 }
 
 
 def check(project: Project) -> Iterator[Finding]:
-    """Findings on _quarto.yml, fences, divs, raw HTML and plotly."""
+    """Findings on _quarto.yml, its style sheets, fences, divs, raw HTML and plotly."""
     yield from _settings(project)
+    yield from _styles(project)
     for page in project.pages:
         yield from _fences(page)
         yield from _divs(page)
@@ -86,6 +87,17 @@ def _settings(project: Project) -> Iterator[Finding]:
             "freeze sees the chapter's text only: not lib, data or parameters",
             "leave it out: the artefacts are the cache",
         )
+
+
+def _styles(project: Project) -> Iterator[Finding]:
+    """A style sheet lies in the book where it lies here: what it names must be there, too."""
+    for sheet in sorted((project.root / "book" / "quarto").glob("*.css")):
+        file = sheet.relative_to(project.root).as_posix()
+        for number, line in enumerate(sheet.read_text(encoding="utf-8").split("\n"), start=1):
+            for target in LINK.findall(line):
+                if not (sheet.parent / target).is_file():
+                    message, mend = f"url({target}) is no file", "mend the path"
+                    yield Finding(file, number, "quarto/styles", message, mend)
 
 
 def _fences(page: Page) -> Iterator[Finding]:

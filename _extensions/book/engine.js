@@ -1,0 +1,122 @@
+// Quarto's engine for this book: notebooks come from the book's own runner.
+//
+// The runner (`python -m lib notebooks`) knows what a chapter depends on. It answers with an executed
+// notebook that is current, and executes only what is not, so html and typst share one execution and
+// an edit of prose costs none. What becomes of the notebook is Quarto's: `jupyter.toMarkdown` is what
+// its Jupyter engine ends with, too. `quarto render --profile jupyter` does without all this.
+
+const NAME = "book";
+let quarto;
+let runner; // one process for all pages: it ends with this one, when its standard input closes
+
+class Runner {
+  constructor(python, folder) {
+    const [command, ...rest] = python;
+    const child = new Deno.Command(command, {
+      args: [...rest, "-m", "lib", "notebooks"],
+      cwd: folder,
+      stdin: "piped",
+      stdout: "piped",
+      stderr: "inherit",
+    }).spawn();
+    child.unref();
+    this.requests = child.stdin.getWriter();
+    this.answers = child.stdout.pipeThrough(new TextDecoderStream()).getReader();
+    this.text = "";
+  }
+
+  async ask(request) {
+    await this.requests.write(new TextEncoder().encode(JSON.stringify(request) + "\n"));
+    while (!this.text.includes("\n")) {
+      const { value, done } = await this.answers.read();
+      if (done) return { error: "the runner ended: see its messages above, or run `make setup`" };
+      this.text += value;
+    }
+    const [line, ...rest] = this.text.split("\n");
+    this.text = rest.join("\n");
+    return JSON.parse(line);
+  }
+}
+
+function withJupyter() {
+  return (Deno.env.get("QUARTO_PROFILE") ?? "").split(",").includes("jupyter");
+}
+
+// Parameters belong to the page that was named; a book with a PDF renders all pages with it.
+function isNamed(source) {
+  const named = Deno.args.filter((word) => word.endsWith(".qmd")).map(quarto.path.absolute);
+  return named.length === 0 || named.includes(quarto.path.absolute(source));
+}
+
+async function execute(options) {
+  const { target, format } = options;
+  const folder = options.projectDir ?? options.cwd;
+  runner ??= new Runner(await quarto.jupyter.pythonExec(), folder);
+  const parameters = isNamed(target.source) ? options.params ?? {} : {};
+  const answer = await runner.ask({ file: quarto.path.absolute(target.source), parameters });
+  if (answer.error) {
+    console.error(`\n${answer.error}`);
+    if (options.previewServer) throw new Error(answer.error);
+    Deno.exit(1);
+  }
+  const assets = quarto.jupyter.assets(target.input, format.pandoc.to);
+  const result = await quarto.jupyter.toMarkdown(quarto.jupyter.fromJSON(answer.notebook), {
+    executeOptions: options,
+    language: "python",
+    assets,
+    execute: format.execute,
+    keepHidden: format.render["keep-hidden"],
+    toHtml: quarto.format.isHtmlCompatible(format),
+    toLatex: quarto.format.isLatexOutput(format.pandoc),
+    toMarkdown: quarto.format.isMarkdownOutput(format),
+    toIpynb: quarto.format.isIpynbOutput(format.pandoc),
+    toPresentation: quarto.format.isPresentationOutput(format.pandoc),
+    figFormat: format.execute["fig-format"],
+    figDpi: format.execute["fig-dpi"],
+    figPos: format.render["fig-pos"],
+  });
+  const { prefix = "", suffix = "" } = result.notebookOutputs ?? {};
+  const cells = result.cellOutputs.map((output) => output.markdown).join("");
+  return {
+    engine: NAME,
+    markdown: prefix + cells + suffix,
+    supporting: [`${assets.base_dir}/${assets.supporting_dir}`],
+    filters: [],
+    pandoc: result.pandoc,
+    includes: quarto.jupyter.resultIncludes(options.tempDir, result.dependencies),
+    preserve: result.htmlPreserve,
+    postProcess: Object.keys(result.htmlPreserve ?? {}).length > 0,
+  };
+}
+
+export default {
+  init: (api) => {
+    quarto = api;
+  },
+  name: NAME,
+  defaultExt: ".qmd",
+  defaultYaml: () => [],
+  defaultContent: () => ["```{python}", "1 + 1", "```"],
+  validExtensions: () => [".qmd"],
+  claimsFile: () => false,
+  claimsLanguage: (language) => language === "python" && !withJupyter(),
+  canFreeze: false, // the runner's digests decide what is current, not the page's md5
+  generatesFigures: true,
+  quartoRequired: ">=1.9.0",
+  launch: (project) => ({
+    name: NAME,
+    canFreeze: false,
+    markdownForFile: (file) => Promise.resolve(quarto.mappedString.fromFile(file)),
+    target: async (file, _quiet, given) => {
+      const markdown = given ?? (await project.resolveFullMarkdownForFile(undefined, file));
+      const metadata = quarto.markdownRegex.extractYaml(markdown.value);
+      return { source: file, input: file, markdown, metadata };
+    },
+    partitionedMarkdown: (file) =>
+      Promise.resolve(quarto.markdownRegex.partition(Deno.readTextFileSync(file))),
+    execute,
+    dependencies: () => Promise.resolve({ includes: {} }),
+    postprocess: (options) => Promise.resolve(quarto.text.postProcessRestorePreservedHtml(options)),
+    canKeepSource: () => true,
+  }),
+};

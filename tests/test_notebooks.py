@@ -1,0 +1,104 @@
+"""What Quarto's engine is answered: notebooks, current ones at once; refusals in a line."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from lib import paths
+from tests import small_project
+from tests.small_project import executed
+
+MAKE = "chapters/one/01-make.qmd"
+
+
+def answers(project: Path, *questions: tuple[str, dict]) -> list[dict]:
+    """What `python -m lib notebooks` in the project answers, in order."""
+    lines = [json.dumps({"file": f"{project}/{f}", "parameters": p}) + "\n" for f, p in questions]
+    done = subprocess.run(
+        [sys.executable, "-m", "lib", "notebooks"],
+        cwd=project,
+        env=os.environ | {"BOOK_SCALE": "book"},
+        input="".join(lines),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory) -> tuple[Path, list[dict]]:
+    """A small project, and its answers to one question of each kind."""
+    project = small_project.write(tmp_path_factory.mktemp("asked"))
+    (project / "b.started").touch()  # 02-a waits for its sister
+    found = answers(
+        project,
+        ("chapters/one/02-a.qmd", {}),  # with what it reads
+        (MAKE, {"steps": 7}),
+        (MAKE, {"stepz": 7}),
+        (MAKE, {"steps": "many"}),
+        ("index.qmd", {}),
+        ("chapters/one/09-none.qmd", {}),
+    )
+    return project, found
+
+
+def notebook(answer: dict) -> nbformat.NotebookNode:
+    """The notebook of an answer."""
+    return nbformat.reads(answer["notebook"], as_version=4)
+
+
+def test_a_page_comes_executed_with_what_it_reads(asked):
+    project, found = asked
+    cells = notebook(found[0]).cells
+    assert cells[0].cell_type == "raw" and cells[0].source.startswith("---\n")
+    shown = [out.text for cell in cells for out in cell.get("outputs", []) if "text" in out]
+    assert "50 steps\n" in shown
+    assert executed(project, "one/01-make").exists() and executed(project, "one/02-a").exists()
+    source = (project / "chapters/one/02-a.qmd").read_text()
+    for cell in cells:
+        if cell.cell_type == "code":
+            assert cell.source in source  # its options are where Quarto looks for them
+        elif cell.cell_type == "markdown":
+            assert "`{python}" not in cell.source and cell.source.endswith("\n\n")
+
+
+def test_parameters_are_checked_and_leave_the_books_page_alone(asked):
+    project, found = asked
+    tags = [cell.metadata.tags for cell in notebook(found[1]).cells if cell.cell_type == "code"]
+    assert ["injected-parameters"] in tags
+    ran = nbformat.read(executed(project, "one/01-make"), as_version=4)
+    assert ran.metadata.book.parameters == {}
+    assert "has no parameter 'stepz'; it has: steps (int, 50)" in found[2]["error"]
+    assert "steps must be int, got 'many'" in found[3]["error"]
+
+
+def test_a_page_without_code_and_a_file_that_is_not_there(asked):
+    _, found = asked
+    assert notebook(found[4]).cells[-1].source.strip().endswith("No code.")
+    assert "09-none.qmd" in found[5]["error"] and "\n" not in found[5]["error"]
+
+
+def test_new_prose_needs_no_execution(asked):
+    project, _ = asked
+    chapter, ran = project / MAKE, executed(project, "one/01-make")
+    before = nbformat.read(ran, as_version=4)
+    chapter.write_text(chapter.read_text().replace("It took", "In all it took"))
+    [answer] = answers(project, (MAKE, {}))
+    after = nbformat.read(ran, as_version=4)
+    assert any("In all it took 50 steps" in cell.source for cell in notebook(answer).cells)
+    kept = [[c.get("execution_count"), c.get("outputs")] for c in after.cells]
+    assert kept == [[c.get("execution_count"), c.get("outputs")] for c in before.cells]
+    assert after.metadata.book.key == before.metadata.book.key
+
+
+def test_the_engine_is_committed_where_quarto_looks():
+    folder = paths.ROOT / "_extensions" / "book"
+    engine = (folder / "engine.js").read_text()
+    assert "engines:\n    - path: engine.js" in (folder / "_extension.yml").read_text()
+    assert '"-m", "lib", "notebooks"' in engine and len(engine.splitlines()) < 150
