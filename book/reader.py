@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import nbformat
 import yaml
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
@@ -66,7 +65,6 @@ def read(path: Path) -> NotebookNode:
     notebook.metadata.kernelspec = kernel
     notebook.metadata.language_info = {"name": "python"}
     notebook.metadata.book = {"front": front}
-    nbformat.validate(notebook)
     return notebook
 
 

@@ -106,14 +106,9 @@ def of_maker(*makers: Callable) -> str:
 
 def of_cells(code: str) -> tuple[str, set[Place]]:
     """SHA-256 (hex) of a chapter's code and of all that it reaches in `lib`; and what that is."""
-    places = reached(code)
-    return _digest([ast.dump(_parsed(code))], places), places
-
-
-def reached(code: str) -> set[Place]:
-    """The definitions of `lib` that `code` reaches, as (module, name)."""
     tree = _parsed(code)
-    return _closure(set(_places(tree, _imported(tree))), frozenset())
+    places = _closure(set(_places(tree, _imported(tree))), frozenset())
+    return _digest([ast.dump(tree)], places), places
 
 
 def _digest(own: Iterable[str], places: Iterable[Place]) -> str:

@@ -16,7 +16,6 @@ from lib.__main__ import main
 
 CONFIG = """\
 project: {type: book, execute-dir: project}
-engine: jupyter
 book:
   title: A small book
   chapters:
@@ -322,7 +321,7 @@ VIOLATIONS = [
     ("literals/typed", LOOK_FILE, "fig-look", look("What was made.", "What was made, 651 times.")),
     ("literals/unused", literals.ALLOWED, None, {literals.ALLOWED: '- {chapter: all, text: "0.37", reason: "an example"}\n'}),
     ("literals/allowance", literals.ALLOWED, None, {literals.ALLOWED: '- {chapter: all, text: "0.37"}\n'}),
-    ("quarto/settings", "_quarto.yml", None, replaced("_quarto.yml", "engine: jupyter\n", "")),
+    ("quarto/styles", "book/quarto/book.css", "gone", {"book/quarto/book.css": "@font-face {\n  src: url(../../gone.woff2);\n}\n"}),
     ("quarto/settings", "_quarto.yml", None, replaced("_quarto.yml", "mathml", "mathjax")),
     ("quarto/settings", "_quarto.yml", None, replaced("_quarto.yml", "format:", "execute: {freeze: auto}\nformat:")),
     ("quarto/settings", "_quarto.yml", None, replaced("_quarto.yml", "format:", "format:\n  pdf: {}\n  typst: {}")),

@@ -134,7 +134,7 @@ def test_what_only_shows_results_counts_for_a_chapter_and_not_for_a_maker(lib):
     ],
 )
 def test_a_chapter_reaches_what_it_names_however_it_imports_it(lib, code):
-    assert digests.reached(code) == {
+    assert digests.of_cells(code)[1] == {
         ("lib.law", "push"),
         ("lib.law", "RATE"),
         ("lib.tools", "scaled"),
@@ -145,9 +145,9 @@ def test_a_chapter_reaches_what_it_names_however_it_imports_it(lib, code):
 
 
 def test_a_module_that_is_handed_round_counts_as_a_whole(lib):
-    found = {name for module, name in digests.reached("from lib import tools\ndo(tools)")}
+    found = {name for module, name in digests.of_cells("from lib import tools\ndo(tools)")[1]}
     assert found == {"FACTOR", "scaled", "twice", "unused"}
-    assert digests.reached("import numpy as np\nnp.zeros(1)") == set()
+    assert digests.of_cells("import numpy as np\nnp.zeros(1)")[1] == set()
 
 
 def nearby(x):
