@@ -321,7 +321,7 @@ VIOLATIONS = [
     ("literals/typed", LOOK_FILE, "fig-look", look("What was made.", "What was made, 651 times.")),
     ("literals/unused", literals.ALLOWED, None, {literals.ALLOWED: '- {chapter: all, text: "0.37", reason: "an example"}\n'}),
     ("literals/allowance", literals.ALLOWED, None, {literals.ALLOWED: '- {chapter: all, text: "0.37"}\n'}),
-    ("quarto/styles", "book/quarto/book.css", "gone", {"book/quarto/book.css": "@font-face {\n  src: url(../../gone.woff2);\n}\n"}),
+    ("quarto/styles", "book/quarto/book.css", "gone", {"book/quarto/book.css": "@font-face {\n  src: url(\"../../gone.woff2\");\n}\n"}),
     ("quarto/settings", "_quarto.yml", None, replaced("_quarto.yml", "mathml", "mathjax")),
     ("quarto/settings", "_quarto.yml", None, replaced("_quarto.yml", "format:", "execute: {freeze: auto}\nformat:")),
     ("quarto/settings", "_quarto.yml", None, replaced("_quarto.yml", "format:", "format:\n  pdf: {}\n  typst: {}")),
