@@ -14,9 +14,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import yaml
 from nbformat import NotebookNode
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 INLINE = re.compile(r"(^|[^`])`\{python\}[ \t]([^`]+)`", re.MULTILINE)
 INLINE_MIME = "application/vnd.book.inline+json"
@@ -57,15 +57,16 @@ def read(path: Path) -> NotebookNode:
             expressions = [match.group(2).strip() for match in INLINE.finditer(block.source)]
             if expressions:
                 cells.append(_inline_cell(expressions))
-            cells.append(new_markdown_cell(block.source, metadata={"line": block.line}))
+            cells.append(_cell("markdown", block.source, {"line": block.line}))
     for number, cell in enumerate(cells):
-        cell.id = f"cell-{number:03d}"  # stable: the same source gives the same notebook
-    notebook = new_notebook(cells=cells)
-    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    notebook.metadata.kernelspec = kernel
-    notebook.metadata.language_info = {"name": "python"}
-    notebook.metadata.book = {"front": front}
-    return notebook
+        cell["id"] = f"cell-{number:03d}"  # stable: the same source gives the same notebook
+    metadata = {
+        "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
+        "language_info": {"name": "python"},
+        "book": {"front": front},
+    }
+    notebook = {"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}
+    return nbformat.from_dict(notebook)
 
 
 def split_front_matter(text: str, path: Path) -> tuple[dict[str, Any], str, int]:
@@ -174,7 +175,12 @@ def _shown(match: re.Match, queue: Iterator[dict[str, str]]) -> str:
     return text
 
 
-def _code_cell(block: Block, path: Path) -> NotebookNode:
+def _cell(kind: str, source: str, metadata: dict[str, Any]) -> dict[str, Any]:
+    run = {"execution_count": None, "outputs": []} if kind == "code" else {}
+    return {"cell_type": kind, "source": source, "metadata": metadata} | run
+
+
+def _code_cell(block: Block, path: Path) -> dict[str, Any]:
     options, code = split_options(block.source, path, block.line)
     try:
         ast.parse(code)
@@ -184,10 +190,10 @@ def _code_cell(block: Block, path: Path) -> NotebookNode:
         raise ChapterError(f"{path}:{line}: the cell is not Python: {error.msg}") from error
     tags = options.pop("tags", [])
     tags = [tags] if isinstance(tags, str) else list(tags)
-    return new_code_cell(code, metadata={"quarto": options, "tags": tags, "line": block.line})
+    return _cell("code", code, {"quarto": options, "tags": tags, "line": block.line})
 
 
-def _inline_cell(expressions: list[str]) -> NotebookNode:
+def _inline_cell(expressions: list[str]) -> dict[str, Any]:
     listed = "".join(f"    {expression},\n" for expression in expressions)
     code = (
         "# the values of the expressions in the text below\n"
@@ -196,7 +202,7 @@ def _inline_cell(expressions: list[str]) -> NotebookNode:
         "     if k in ('text/plain', 'text/markdown')} | {'text': str(value)}\n"
         f"    for value in (\n{listed}    )]}}, raw=True)"
     )
-    return new_code_cell(code, metadata={"quarto": {"include": False}, "tags": [INLINE_TAG]})
+    return _cell("code", code, {"quarto": {"include": False}, "tags": [INLINE_TAG]})
 
 
 def _yaml(text: str, path: Path, line: int) -> Any:

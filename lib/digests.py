@@ -181,7 +181,7 @@ def _names(node: ast.stmt) -> list[str]:
 def _imported(tree: ast.AST) -> dict[str, Place]:
     """What the names that `tree` imports from lib stand for; a module is (module, WHOLE)."""
     known: dict[str, Place] = {}
-    for node in ast.walk(tree):
+    for node in _blocks(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "lib":
             for alias in node.names:
                 name, inner = alias.asname or alias.name, f"{node.module}.{alias.name}"
@@ -223,10 +223,19 @@ def _places(tree: ast.AST, known: Mapping[str, Place]) -> Iterator[Place]:
 def _parsed(code: str) -> ast.Module:
     """The syntax tree of `code`, without docstrings."""
     tree = ast.parse(code)
-    for node in ast.walk(tree):
+    for node in _blocks(tree):
         if isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
             del node.body[0]
     return tree
+
+
+def _blocks(tree: ast.AST) -> Iterator[ast.AST]:
+    """The tree and every statement in it, each before what is in it."""
+    yield tree
+    for name in ("body", "orelse", "finalbody", "handlers", "cases"):
+        children = getattr(tree, name, None)
+        for node in children if isinstance(children, list) else ():
+            yield from _blocks(node)
 
 
 def _exists(module: str) -> bool:
