@@ -41,6 +41,11 @@ def _of_file(file: Path, _modified: int, _size: int) -> str:
     return digests.of_file(file)
 
 
+@lru_cache
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in ("torch", "numpy", "matplotlib")}
+
+
 def chapter_key(code: str, overrides: dict, reads: list[str], data: str) -> str:
     """SHA-256 (hex) of everything that may change what a chapter computes.
 
@@ -55,7 +60,7 @@ def chapter_key(code: str, overrides: dict, reads: list[str], data: str) -> str:
         "lib": lib,
         "book": [_of(paths.ROOT / "book" / f"{name}.py") for name in ("reader", "runner")],
         "data": data,
-        "versions": {name: version(name) for name in ("torch", "numpy", "matplotlib")},
+        "versions": _versions(),
     }
     if any(module == "lib.claims" for module, _ in reached):
         identity["claims"] = _of(paths.CLAIMS)
