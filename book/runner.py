@@ -218,6 +218,18 @@ def _write(chapter: Chapter, notebook: NotebookNode, about: dict[str, Any], outp
         "text": chapter.digest,
     }
     files.write_atomically(output, lambda path: nbformat.write(notebook, path))
+    text = seal(output, about["key"])
+    files.write_atomically(seal_of(output), lambda path: path.write_text(text))
+
+
+def seal_of(executed: Path) -> Path:
+    """The file beside an executed notebook that says what it was made from, and its digest."""
+    return executed.with_suffix(".seal")
+
+
+def seal(executed: Path, key: str) -> str:
+    """What the seal of an executed notebook says that was made from what `key` stands for."""
+    return f"made from {key}\nsha256 {digests.of_file(executed)}\n"
 
 
 def _execute(chapter: Chapter, parameters: dict[str, Any]) -> NotebookNode:

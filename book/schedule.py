@@ -1,6 +1,5 @@
 """Run all chapters: what is not current, generators before their readers, side by side."""
 
-import json
 import os
 import time
 from collections.abc import Mapping
@@ -65,11 +64,13 @@ def keys(catalogue: Catalogue) -> dict[str, str]:
 
 
 def is_current(path: Path, wanted: str) -> bool:
-    """Whether the executed notebook at `path` was made from exactly what `wanted` stands for."""
+    """Whether the executed notebook at `path` was made from exactly what `wanted` stands for.
+
+    One whose bytes are not those that were written is not current.
+    """
     try:
-        notebook = json.loads(path.read_text(encoding="utf-8"))
-        return notebook["metadata"]["book"]["key"] == wanted
-    except (OSError, ValueError, KeyError, TypeError):
+        return runner.seal_of(path).read_text() == runner.seal(path, wanted)
+    except (OSError, UnicodeDecodeError):
         return False
 
 

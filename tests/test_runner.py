@@ -123,7 +123,7 @@ def test_explicit_parameters_win_over_the_scale_and_papermill_agrees(project):
         f"chapters/one/01-make.qmd:{place}: ran/holds: does not hold: The rate is one half.; "
     )
     assert summary == "1 finding"
-    assert [p.name for p in ran.parent.iterdir()] == ["01-make.ipynb"]
+    assert sorted(p.name for p in ran.parent.iterdir()) == ["01-make.ipynb", "01-make.seal"]
 
     answer = lib(project, "export", "chapters/one/01-make.qmd", "--output", "plain.ipynb")
     assert answer.returncode == 0, answer.stderr

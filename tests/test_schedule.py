@@ -129,9 +129,12 @@ def test_what_is_not_a_notebook_is_not_current(here):
     assert schedule.is_current(chapter.executed, "key")
     assert not schedule.is_current(chapter.executed, "other key")
     whole = chapter.executed.read_text()
-    for broken in ("", whole[: len(whole) // 2], "{}", "[]", '{"nbformat": 4}'):
+    changed = whole.replace("# a", "# b")  # a page that nobody made
+    for broken in ("", whole[: len(whole) // 2], "{}", "[]", '{"nbformat": 4}', changed):
         chapter.executed.write_text(broken)
         assert not schedule.is_current(chapter.executed, "key")
+    chapter.executed.write_text(whole)
+    assert schedule.is_current(chapter.executed, "key")
     chapter.executed.unlink()
     assert not schedule.is_current(chapter.executed, "key")
 
