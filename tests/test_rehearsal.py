@@ -89,7 +89,7 @@ def page(project: Path, name: str) -> str:
         shown.append(cell.source if cell.cell_type == "markdown" else "")
         for out in cell.get("outputs", []):
             shown.append(out.get("text", "") or str(out.get("data", {}).get("text/markdown", "")))
-    return "\n".join(shown)
+    return re.sub(r"\\(?=[^\w\s])", "", "\n".join(shown))  # without Markdown's escapes
 
 
 def test_the_list_of_specimens_says_what_the_subject_is(project):
