@@ -134,3 +134,9 @@ def test_demographics_count_bits_and_steps():
     assert found.linf == 128
     assert found.varying == 1  # -0 and +0 are two rows and one place on the line
     assert census.demographics(np.arange(6, dtype=np.uint16)[:, None]).largest == 1
+
+
+def test_single_rows_are_left_out_and_the_others_keep_their_order():
+    rows = np.array([[1, 2], [3, 4], [1, 2], [5, 6], [3, 4], [7, 8]], np.int64)
+    assert census.without_singles(rows).tolist() == [[1, 2], [3, 4], [1, 2], [3, 4]]
+    assert census.without_singles(rows[:2]).shape == (0, 2)

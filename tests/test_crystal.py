@@ -30,7 +30,9 @@ def test_portrait_of_rows_that_flip_together_is_not_independent(monkeypatch):
     found = crystal.portrait(bits, rng=rng, trials=50)
     assert found.unique == 3 and found.surprise < -10 and found.dependent_pairs == 1
     alone = crystal.portrait(bits[:1], rng=rng, trials=5)
-    assert alone.varying == 0 and np.isnan(alone.dependent_pairs) and len(alone.independent) == 0
+    assert (
+        alone.varying == 0 and np.isnan(alone.dependent_pairs) and len(alone.independent.holes) == 0
+    )
     monkeypatch.setattr(crystal, "MOST", 31)
     many = crystal.portrait(np.arange(64, dtype=np.uint16).reshape(32, 2), rng=rng, trials=5)
     assert many.unique == 32 and many.graphs == {}
@@ -49,9 +51,10 @@ def test_independent_flips_look_independent():
     populations = np.full(8, 100)
     tests = crystal.pairs(table, populations)
     assert all(p.p == 1 and p.cramer == 0 and p.combinations == 4 for p in tests)
-    null, largest = crystal.product(table, populations, rng=np.random.default_rng(42), trials=50)
-    assert (null == 8).all() and largest.shape == (50, 4)
-    assert (np.diff(largest) <= 0).all() and (largest[:, 0] >= 100).all()
+    null = crystal.product(table, populations, rng=np.random.default_rng(42), trials=50)
+    assert (null.distinct == 8).all() and (null.holes == 8).all()
+    assert null.largest.shape == (50, 4)
+    assert (np.diff(null.largest) <= 0).all() and (null.largest[:, 0] >= 100).all()
 
 
 def test_one_flip_that_determines_another_is_seen():
@@ -65,16 +68,17 @@ def test_one_flip_that_determines_another_is_seen():
     assert by_dims[0, 2].cramer == pytest.approx(np.sqrt(chi2 / 100))
     assert by_dims[0, 2].p == pytest.approx(stats.chi2.sf(chi2, 1))
     rng = np.random.default_rng(1)
-    null, _ = crystal.product(table, np.array([40, 30, 20, 10]), rng=rng, trials=20)
-    assert (null > 4).all()
+    null = crystal.product(table, np.array([40, 30, 20, 10]), rng=rng, trials=20)
+    assert (null.distinct > 4).all()
 
 
 def test_a_line_cut_by_walls_has_one_cell_more_than_walls():
     table = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [1, 1, 1]])
     populations = np.array([40, 30, 20, 10])
     rng = np.random.default_rng(42)
-    assert (crystal.low_rank(table, populations, 1, rng=rng, trials=20) == 4).mean() > 0.9
-    plane = crystal.low_rank(table, populations, 2, rng=rng, trials=20)
+    line = crystal.low_rank(table, populations, 1, rng=rng, trials=20)
+    assert (line.distinct == 4).mean() > 0.9
+    plane = crystal.low_rank(table, populations, 2, rng=rng, trials=20).distinct
     assert plane.max() <= 8 and plane.mean() > 4.5
 
 
@@ -96,3 +100,18 @@ def test_the_spread_is_recovered_from_which_dimensions_vary():
     assert crystal.fit_spread(step, wrong, rng=rng, trials=200).p_value < 0.01
     with pytest.raises(ValueError, match="some dimensions vary"):
         crystal.fit_spread(step, np.zeros(step.size, bool), rng=rng, trials=200)
+
+
+def test_the_rows_that_coincide_in_an_independent_cloud_lie_above_their_shuffles():
+    """Leaving out single rows cannot make independent dimensions look tied: rather the contrary."""
+    rng = np.random.default_rng(42)
+    table = (rng.random((600, 10)) < rng.uniform(0.02, 0.4, 10)).astype(int)
+    rows, populations = np.unique(table, axis=0, return_counts=True)
+    held = populations > 1
+    assert np.sum(~held) > 0 and held.sum() > 20
+    whole = crystal.product(rows, populations, rng=rng, trials=30)
+    assert abs(whole.surprise(held.sum())) < 4
+    assert (whole.single == whole.distinct - whole.holes).all()
+    chosen = crystal.product(rows[held], populations[held], rng=rng, trials=30)
+    assert chosen.surprise(held.sum()) > 1
+    assert np.isnan(crystal.product(rows[:1], np.array([5]), rng=rng, trials=3).surprise(1))

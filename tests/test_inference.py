@@ -45,12 +45,23 @@ def test_a_planted_sigma_is_found_and_the_holes_are_no_snowball():
     replicate = inference.statistics(inference.predict(2e-9, data, rng=rng))
     truth = inference.statistics(rows)
     assert abs(replicate["varying"] - truth["varying"]) <= 4
+    more = inference.predict(2e-9, data, rng=rng, rows=1200)
+    assert len(more) == 1200 and abs(more.shape[1] - truth["varying"]) < 20
     hole = qwen3.thirteen()
     steps = lattice.ordinal(hole.bits).astype(int) - lattice.ordinal(hole.bits[:1])
     qwen = np.repeat(steps, hole.populations, axis=0)
     observed = inference.statistics(qwen)
     assert (observed["holes"], observed["varying"], observed["widest"]) == (13, 20, 11)
     assert observed["alike"] > 0.99 and observed["gap"] > 0 and truth["gap"] == 0
+
+
+def test_statistics_count_rows_in_holes_alone():
+    steps = np.zeros((300, 3), np.int64)
+    steps[:100, 0] = 1
+    with_singles = np.vstack([steps, [[0, 7, 0]], [[0, -2, 4]]])
+    assert inference.statistics(with_singles) == inference.statistics(steps)
+    assert inference.statistics(steps)["widest"] == 1
+    assert set(inference.statistics(with_singles[-2:]).values()) == {0}
 
 
 def test_the_observed_steps_are_the_printed_holes():

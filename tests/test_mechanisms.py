@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lib import lattice
-from lib.analysis import mechanisms, qwen3
+from lib.analysis import census, mechanisms, qwen3
 from lib.analysis.mechanisms import Mechanism
 
 
@@ -30,6 +30,18 @@ def test_a_planted_pattern_is_counted():
     assert weighted == found
 
 
+def test_a_pattern_of_holes_leaves_single_rows_out():
+    bits = np.tile(lattice.round_nearest(np.float32([0.01, 0.02, 0.03])), (5, 1))
+    bits[2:4, 1] += 1
+    bits[4, 2] += 9  # stands alone
+    found = mechanisms.pattern(census.without_singles(bits))
+    assert found == mechanisms.Pattern(2, 2, 1, 0, 0, 0.0)
+    whole = mechanisms.pattern(bits)
+    assert (whole.distinct, whole.holes, whole.varying, whole.several) == (3, 2, 2, 1)
+    nothing = mechanisms.pattern(census.without_singles(bits[[0, 2, 4]]))
+    assert nothing == mechanisms.Pattern(0, 0, 0, 0, 0, 0.0)
+
+
 def test_groups_are_displaced_as_one():
     rng = np.random.default_rng(0)
     rows = (rng.normal(0, 0.01, 30) + 2e-6 * rng.standard_normal((40, 30))).astype(np.float32)
@@ -52,7 +64,8 @@ def test_few_points_moved_apart_come_nearer_to_the_print_than_a_cloud():
     names = ("distinct", "varying", "several", "gapped")
 
     def far(mechanism, size):
-        found = mechanisms.pattern(mechanisms.displaced(cloud, mechanism, size))
+        moved = mechanisms.displaced(cloud, mechanism, size)
+        found = mechanisms.pattern(census.without_singles(moved))
         pairs = [(getattr(found, name) + 1, getattr(wanted, name) + 1) for name in names]
         return sum(abs(np.log(a / b)) for a, b in pairs)
 

@@ -171,6 +171,14 @@ def demographics(bits: np.ndarray) -> Demographics:
     return Demographics(np.sort(copies)[::-1].astype(np.int64), extent)
 
 
+def without_singles(rows: np.ndarray) -> np.ndarray:
+    """(m, D) those of (n, D) rows that are identical to another; of Qwen3-4B's no others are known.
+
+    What is compared with printed holes must have lost its single rows in the same way.
+    """
+    return rows[duplicates(np.ascontiguousarray(rows)).in_holes]
+
+
 def of(specimen: Specimen) -> Census:
     """The census of a specimen: of its whole matrix, or as its extract recorded the groups.
 

@@ -5,6 +5,7 @@ dimension, the states' frequencies alone would give the number of distinct rows,
 and every two-way table; the tests here say how far they do.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import combinations
 from typing import NamedTuple
@@ -82,22 +83,46 @@ def states(ordinals: np.ndarray) -> np.ndarray:
     return np.column_stack([np.unique(column, return_inverse=True)[1] for column in ordinals.T])
 
 
+class Counts(NamedTuple):
+    """What trials of a null model give; compare holes with holes, all rows with all rows."""
+
+    distinct: np.ndarray  # (trials,) int64: distinct rows, single ones included
+    holes: np.ndarray  # (trials,) int64: those of at least two rows
+    largest: np.ndarray  # (trials, 4) int64: largest populations, descending
+
+    @property
+    def single(self) -> np.ndarray:
+        """(trials,) int64 rows that are like no other."""
+        return self.distinct - self.holes
+
+    def surprise(self, holes: int) -> float:
+        """`holes` less those of the trials, in their standard deviations; NaN if these are 0."""
+        spread = self.holes.std() if len(self.holes) else 0.0
+        return float((holes - self.holes.mean()) / spread) if spread else np.nan
+
+
+def _counted(tables: Iterable[np.ndarray]) -> Counts:
+    """Counts of one (rows, dims) table of states after the other."""
+    populations = [np.sort(np.unique(t, axis=0, return_counts=True)[1])[::-1] for t in tables]
+    largest = np.zeros((len(populations), 4), dtype=np.int64)
+    for row, found in zip(largest, populations, strict=True):
+        row[: len(found)] = found[:4]
+    distinct = np.array([len(found) for found in populations], dtype=np.int64)
+    holes = np.array([np.sum(found > 1) for found in populations], dtype=np.int64)
+    return Counts(distinct, holes, largest)
+
+
 def product(
     table: np.ndarray, populations: np.ndarray, *, rng: np.random.Generator, trials: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """((trials,) distinct rows, (trials, 4) largest populations) if dimensions were independent.
+) -> Counts:
+    """Counts of `trials` tables whose dimensions are independent.
 
     `table` (vectors, dims) int states, `populations` (vectors,) the rows of each. Every dimension
     is shuffled among the rows on its own, which keeps its frequencies exactly and breaks every
     relation between dimensions.
     """
     rows = np.repeat(table, populations, axis=0)
-    distinct, largest = np.empty(trials, dtype=np.int64), np.zeros((trials, 4), dtype=np.int64)
-    for trial in range(trials):
-        _, counts = np.unique(rng.permuted(rows, axis=0), axis=0, return_counts=True)
-        distinct[trial] = len(counts)
-        largest[trial, : len(counts)] = np.sort(counts)[::-1][:4]
-    return distinct, largest
+    return _counted(rng.permuted(rows, axis=0) for _ in range(trials))
 
 
 class Pair(NamedTuple):
@@ -125,24 +150,28 @@ def pairs(table: np.ndarray, populations: np.ndarray) -> list[Pair]:
 
 def low_rank(
     table: np.ndarray, populations: np.ndarray, rank: int, *, rng: np.random.Generator, trials: int
+) -> Counts:
+    """Counts of `trials` continuous clouds of `rank` dimensions with the same walls."""
+    return _counted(cut_cloud(table, populations, rank, rng=rng) for _ in range(trials))
+
+
+def cut_cloud(
+    table: np.ndarray, populations: np.ndarray, rank: int, *, rng: np.random.Generator
 ) -> np.ndarray:
-    """(trials,) distinct vectors of a continuous cloud of `rank` dimensions with the same walls.
+    """(rows, dims) int states of a continuous cloud of `rank` dimensions, cut by walls.
 
     Rows are Gaussian in `rank` dimensions; every dimension of `table` is a random direction in
     that space, cut by walls that give each state the frequency it has in the table.
     """
     rows = np.repeat(table, populations, axis=0)
     shares = [np.cumsum(np.bincount(column) / len(rows))[:-1] for column in rows.T]
-    distinct = np.empty(trials, dtype=np.int64)
-    for trial in range(trials):
-        directions = rng.normal(size=(rank, table.shape[1]))
-        places = rng.normal(size=(len(rows), rank)) @ directions
-        cells = [
-            np.searchsorted(np.quantile(place, share), place)
-            for place, share in zip(places.T, shares, strict=True)
-        ]
-        distinct[trial] = len(np.unique(np.column_stack(cells), axis=0))
-    return distinct
+    directions = rng.normal(size=(rank, table.shape[1]))
+    places = rng.normal(size=(len(rows), rank)) @ directions
+    cells = [
+        np.searchsorted(np.quantile(place, share), place)
+        for place, share in zip(places.T, shares, strict=True)
+    ]
+    return np.column_stack(cells)
 
 
 @dataclass(frozen=True)
@@ -150,15 +179,16 @@ class Portrait(Demographics):
     """A set of rows as every instrument of this part sees it."""
 
     graphs: dict[graph.Adjacency, graph.Graph]  # on the distinct rows; empty if more than MOST
-    independent: np.ndarray  # (trials,) distinct rows after shuffling every dimension on its own
+    independent: Counts  # after shuffling every dimension on its own
     dependent_pairs: float  # share of pairs of varying dimensions with p < 0.05; NaN without pairs
 
     @property
     def surprise(self) -> float:
         """Distinct rows less those of independent dimensions, in standard deviations of the latter;
         NaN where shuffling changes nothing."""
-        spread = self.independent.std()
-        return float((self.unique - self.independent.mean()) / spread) if spread else np.nan
+        null = self.independent.distinct
+        spread = null.std() if len(null) else 0.0
+        return float((self.unique - null.mean()) / spread) if spread else np.nan
 
 
 def portrait(bits: np.ndarray, *, rng: np.random.Generator, trials: int) -> Portrait:
@@ -172,12 +202,12 @@ def portrait(bits: np.ndarray, *, rng: np.random.Generator, trials: int) -> Port
     distinct, count = distinct[order], count[order]
     ordinals = lattice.ordinal(distinct)
     extent = np.ptp(ordinals, axis=0).astype(np.int64)
-    graphs, independent, dependent = {}, np.empty(0), np.nan
+    graphs, independent, dependent = {}, _counted([]), np.nan
     if len(distinct) <= MOST:
         graphs = graph.every(distinct, populations=count)
         if extent.any():
             table = states(ordinals[:, extent > 0])
-            independent, _ = product(table, count, rng=rng, trials=trials)
+            independent = product(table, count, rng=rng, trials=trials)
             tests = pairs(table, count)
             dependent = np.mean([p.p < 0.05 for p in tests]) if tests else np.nan
     return Portrait(count, extent, graphs, independent, dependent)

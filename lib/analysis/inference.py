@@ -19,7 +19,7 @@ from scipy import special
 
 from lib import lattice, progress
 from lib.analysis import qwen3
-from lib.analysis.census import demographics
+from lib.analysis.census import demographics, without_singles
 
 WIDE = 0.04  # s from which no cell has a flat inside
 T = np.linspace(-9, 9, 181)  # delta relative to a border, in units of s
@@ -36,7 +36,10 @@ class Chain(NamedTuple):
 
 
 def observed() -> list[Chain]:
-    """Qwen3-4B's 2,100 rows in holes: 20 varying dimensions by their bits, 2,540 constant ones."""
+    """Qwen3-4B's 2,100 rows in holes: 20 varying dimensions by their bits, 2,540 constant ones.
+
+    The cluster's single rows are missing, as their bits are not printed.
+    """
     hole = qwen3.thirteen()
     exponents = lattice.fields(hole.bits[0]).exponent.tolist()
     chains = []
@@ -134,12 +137,15 @@ def refined(data: list[Chain], smallest: float, largest: float, *, points: int) 
     return sigmas, p
 
 
-def predict(sigma: float, data: list[Chain], *, rng: np.random.Generator) -> np.ndarray:
+def predict(
+    sigma: float, data: list[Chain], *, rng: np.random.Generator, rows: int | None = None
+) -> np.ndarray:
     """One replicate: (rows, K) int64 steps in the dimensions that moved.
 
-    delta is drawn from its posterior given sigma in every dimension, then all rows anew.
+    delta is drawn from its posterior given sigma in every dimension, then all rows anew, as many
+    as `data` has or `rows`: where single rows are missing from the data, the cloud had more.
     """
-    rows = data[0].counts.sum()
+    rows = int(data[0].counts.sum()) if rows is None else rows
     columns = []
     for chain in data:
         s = sigma / chain.ulp
@@ -158,10 +164,16 @@ def predict(sigma: float, data: list[Chain], *, rng: np.random.Generator) -> np.
 def statistics(steps: np.ndarray) -> dict[str, float]:
     """What a replicate is judged by; `steps` (rows, K), rows repeated as often as they occur.
 
+    Only rows in holes count, as in Qwen3-4B no others are known: single ones are left out first,
+    and where nothing is left all figures are 0.
+
     `widest` is the largest distance of two rows in one dimension, in steps; `gap` the most empty
     cells between occupied ones; `alike` the largest |correlation| between two dimensions in which
     at least 1 % of rows are away, about 1 / sqrt(rows) where they are independent.
     """
+    steps = without_singles(steps)
+    if not len(steps):
+        return dict.fromkeys(("holes", "largest", "varying", "widest", "gap", "alike"), 0)
     found = demographics(lattice.from_ordinal(steps))
     varying = steps[:, found.extent > 0]
     moved = varying != np.median(varying, axis=0)

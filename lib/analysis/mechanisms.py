@@ -45,7 +45,9 @@ class Pattern:
 
 
 def pattern(bits: np.ndarray, weights: np.ndarray | None = None) -> Pattern:
-    """Pattern of rows (N, D) uint16; `weights` (N,) rows each of them stands for."""
+    """Pattern of rows (N, D) uint16; `weights` (N,) rows each of them stands for; none: all 0."""
+    if not len(bits):
+        return Pattern(0, 0, 0, 0, 0, 0.0)
     weights = np.ones(len(bits), np.int64) if weights is None else np.asarray(weights)
     varying = np.flatnonzero((bits != bits[0]).any(axis=0))
     if not len(varying):
