@@ -34,6 +34,46 @@ def test_members_and_ids_agree():
         assert len(known) == size if rank > 4 else len(known) >= 30
 
 
+def test_the_sister_model_s_lists_fit_its_printed_census():
+    members = qwen3.membership("qwen2.5-3b")
+    facts = {one["model"]: one for one in qwen3.printed("census")["other_models"]}
+    sister = facts["Qwen/Qwen2.5-3B-Instruct"]
+    sizes = np.array([size for size, _ in members])
+    assert (len(sizes), sizes.sum()) == (sister["holes"], sister["hole_rows"])
+    assert sister["rows"] - sister["unique"] == (sizes - 1).sum()
+    assert sizes[:2].tolist() == sister["largest"] and (np.diff(sizes) <= 0).all()
+    assert all(len(known) == min(size, 20) for size, known in members)
+    assert all((np.diff(known) > 0).all() for _, known in members)
+    every = np.concatenate([known for _, known in members])
+    assert len(np.unique(every)) == len(every) and every.max() < sister["rows"]
+
+
+def test_of_the_large_holes_the_smallest_and_the_largest_ids_are_known():
+    known = [ids for _, ids in qwen3.membership()]
+    every = np.concatenate(known)
+    assert len(np.unique(every)) == len(every)
+    low = min(ids[19] for ids in known[:4])  # below it the list of every hole is complete
+    assert set(qwen3.hole_ids()[qwen3.hole_ids() <= low]) <= set(every)
+    assert set(qwen3.hole_ids()[-10:]) <= set(every)
+
+
+def test_the_outliers_lie_in_the_void_and_beyond_the_others():
+    found = qwen3.outliers()
+    assert len(set(found["token_ids"])) == len(found["distances"]) == 10
+    assert min(found["distances"]) > found["nearest_other"]
+    beside = set(found["token_ids"]) - set(qwen3.cluster_ids())
+    rules = qwen3.printed("census")["rules"]
+    assert len(beside) == rules["radius void"]["tokens"] - rules["L2 graph"]["tokens"]
+    assert len(found["under_trained"]["norms"]) == len(found["under_trained"]["token_ids"])
+    assert (np.diff(found["under_trained"]["norms"]) >= 0).all()
+
+
+def test_the_spike_is_the_lowest_percent():
+    spike = qwen3.printed("spike")
+    assert spike["tokens"] <= np.ceil(spike["rows"] * spike["percentile"] / 100)
+    assert (np.diff(spike["first_ids"]) > 0).all()
+
+
 def test_the_printed_figures_hang_together():
     facts = qwen3.printed("figures")
     assert facts["populations"] == qwen3.thirteen().populations.tolist()

@@ -1,5 +1,7 @@
 """Qwen3-4B-Instruct-2507 as the original notebooks printed it: every fact of data/qwen3, once.
 
+Of its elder sister Qwen2.5-3B-Instruct they printed who sits in which hole, which is here too.
+
 The matrix itself is not in the book. But of each of the 20 dimensions in which the thirteen holes
 differ the notebooks printed the bf16 pattern of every hole, and in the other 2,540 all thirteen
 agree, so their differences are known completely; so are the ids of the cluster, and the exponents
@@ -19,6 +21,10 @@ from lib.claims import Measured
 from lib.extraction.specimens import Specimen
 
 MODEL = "qwen3-4b"  # its id in the catalogue
+MEMBERS = {
+    MODEL: "qwen3_black_holes_membership_partial.json",
+    "qwen2.5-3b": "qwen2.5_3b_black_holes_membership_partial.json",
+}
 PHANTOMS_FROM = 151_669  # Qwen's last token is 151,668; rows from here on belong to none
 
 
@@ -28,7 +34,7 @@ def _read(file: str) -> dict[str, Any]:
 
 
 def printed(topic: str) -> dict[str, Any]:
-    """Printed figures about "census", "lattice", "figures" (sampling) or "comparison"."""
+    """Printed figures about "census", "lattice", "spike", "figures" (sampling) or "comparison"."""
     return _read("qwen3_comparison.json" if topic == "comparison" else f"printed_{topic}.json")
 
 
@@ -86,14 +92,21 @@ def measured_on(matrix: Specimen, what: str) -> Callable[[Any], Measured]:
     return lambda value: Measured(value if itself else None, setting)
 
 
-def membership() -> list[tuple[int, np.ndarray]]:
-    """[(population, (n,) ids known)] of each hole by rank.
+def membership(model: str = MODEL) -> list[tuple[int, np.ndarray]]:
+    """[(population, (n,) ids known, ascending)] of each hole by rank.
 
-    The lists of holes 5 to 13 are complete; those of holes 1 to 4 hold at least the ten largest
-    ids, so whatever lies above a list's largest id is not in that hole.
+    Of Qwen3-4B the lists of holes 5 to 13 are complete; those of holes 1 to 4 hold at least the
+    twenty smallest and the ten largest ids. Of "qwen2.5-3b" every list holds the twenty smallest
+    ids, and is complete where the hole has no more. So whatever lies below a list's first id is
+    not in that hole, nor, for Qwen3-4B, what lies above its last. KeyError for another model.
     """
-    holes = _read("qwen3_black_holes_membership_partial.json")["holes"]
+    holes = _read(MEMBERS[model])["holes"]
     return [(hole["size"], np.array(hole["known_ids"])) for hole in holes]
+
+
+def outliers() -> dict[str, Any]:
+    """The ten outliers of seed 001, IV C: `token_ids`, `distances`, and what else is printed."""
+    return _read("qwen3_outliers_10.json")
 
 
 def hole_ids() -> np.ndarray:
