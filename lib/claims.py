@@ -1,8 +1,9 @@
 """What is claimed: by the sources, in a ledger that chapters settle; by a sentence, with its guard.
 
-`data/claims.yaml` holds what the sources printed and where. A chapter measures and calls `settled`,
-which compares, records the verdicts under `data/artifacts/claims/`, one small file a claim, and
-shows them. The appendix reads those files: a verdict is always something a chapter computed.
+`data/claims.yaml` holds what the sources printed and where, and what this book says first. A
+chapter measures and calls `settled`, which compares, records the verdicts under
+`data/artifacts/claims/`, one small file a claim, and shows them. The appendix reads those files: a
+verdict is always something a chapter computed.
 
 What runs at full scale settled is kept in `data/full_runs.yml`: hours of computing that a reader
 need not repeat to read of. A chapter may quote it, beside its own numbers and never in their place.
@@ -50,6 +51,7 @@ class Verdict(enum.StrEnum):
     """What the book found about a claim."""
 
     REPRODUCED = "reproduced"
+    ELSEWHERE = "agrees elsewhere"  # in another setting than the printed one: decides nothing
     CONTRADICTED = "contradicted"
     NEEDS_SPECIMEN = "needs specimen"
     OPEN = "open"
@@ -57,7 +59,7 @@ class Verdict(enum.StrEnum):
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim of the sources."""
+    """One claim: of the sources, or of this book where nobody had made it before."""
 
     id: str
     part: str  # folder of the part that settles it
@@ -69,10 +71,14 @@ class Claim:
     tolerance: float = 0.0  # for `close`: relative
     runs: int = 1  # for `within`: trials behind the printed mean
     unit: float = 0.0  # for `within`: the last printed digit, e.g. 0.1
+    ours: bool = False  # this book's own, and no claim of the sources
+    first: float | None = None  # the relative tolerance that it was first judged by, if another
+    why: str = ""  # why it is no longer judged by that
 
 
 CHECKS = ("equal", "close", "above", "below", "true", "within")
-LIMIT = 3.0  # for `within`: standard errors at which two means disagree (p = 0.0027)
+LIMIT = 3.0  # for `within`: two means disagree where it is as improbable as that many normal
+# deviations (p = 0.0027 on two sides)
 
 
 class Ledger(dict[str, Claim]):
@@ -104,9 +110,16 @@ class Measured:
 
     value: Any  # None: the specimen is not at hand; a sample (n,) where the check is `within`
     setting: str = ""  # in a few words: on what it was measured
-    comparable: bool = True  # False: not the printed setting, so a disagreement contradicts nothing
+    comparable: bool = True  # False: not the printed setting; it neither reproduces nor contradicts
     error: float = 0.0  # for `within`: what else is unsure of our mean
     open: bool = False  # a number to look at that cannot decide the claim
+
+
+# What a comparison says if the setting was not the printed one: either way it decides nothing.
+IN_ANOTHER_SETTING = {
+    Verdict.REPRODUCED: Verdict.ELSEWHERE,
+    Verdict.CONTRADICTED: Verdict.OPEN,
+}
 
 
 def settled(found: Mapping[str, Any]) -> Markdown:
@@ -121,11 +134,10 @@ def settled(found: Mapping[str, Any]) -> Markdown:
         claim, measured = claims[id], one if isinstance(one, Measured) else Measured(one)
         value, error = measured.value, measured.error
         verdict = Verdict.OPEN if measured.open else evaluate(claim, value, error)
-        if verdict is Verdict.CONTRADICTED and not measured.comparable:
-            verdict = Verdict.OPEN
+        verdict = verdict if measured.comparable else IN_ANOTHER_SETTING.get(verdict, verdict)
         record = {"id": id, "verdict": verdict, "setting": measured.setting}
         if claim.check == "within" and value is not None:
-            record["z"] = round(z_score(claim, value, error), 2)
+            record["t"], record["limit"] = (round(x, 2) for x in apart(claim, value, error))
             value = float(np.mean(value))
         records[id] = record | {"measured": _plain(value)}
         text = json.dumps(records[id], sort_keys=True, ensure_ascii=False)
@@ -147,7 +159,8 @@ def evaluate(claim: Claim, measured: Any, error: float = 0.0) -> Verdict:
         if isinstance(value, float) and not math.isfinite(value):
             raise ClaimError(f"{claim.id}: the measured value is {value}")
     if claim.check == "within":
-        agrees = abs(z_score(claim, measured, error)) <= LIMIT
+        t, limit = apart(claim, measured, error)
+        agrees = abs(t) <= limit
     elif claim.check == "true":
         agrees = bool(measured)
     elif claim.check == "equal":
@@ -162,19 +175,29 @@ def evaluate(claim: Claim, measured: Any, error: float = 0.0) -> Verdict:
     return Verdict.REPRODUCED if agrees else Verdict.CONTRADICTED
 
 
-def z_score(claim: Claim, sample: Any, error: float = 0.0) -> float:
-    """How far the printed mean lies from that of (n,) `sample`, in standard errors of both.
+def apart(claim: Claim, sample: Any, error: float = 0.0) -> tuple[float, float]:
+    """How far the mean of (n,) `sample` lies from the printed one, and how far would contradict it.
 
-    If the sources ran the same experiment, their mean of `runs` trials scatters like ours; printing
-    rounds it to `unit`. `error` is what else is unsure of our mean (float, same units).
+    Both in standard errors of the difference. If the sources ran the same experiment, their mean
+    of `runs` trials scatters like ours; printing rounds it to `unit`; `error` is what else is
+    unsure of our mean (float, same units). The scatter is known from n numbers only, so the
+    difference is a Student t of n - 1 degrees of freedom or, where rounding and `error` have a
+    share in it, of as many as Welch's formula gives. The second number is the t that is as
+    improbable as LIMIT.
     """
+    from scipy import stats  # slow to import, and every command imports this module
+
     sample = np.asarray(sample, np.float64)
     if sample.ndim != 1 or len(sample) < 2:
         raise ClaimError(f"{claim.id}: a mean is judged by its sample, got shape {sample.shape}")
-    scatter = sample.var(ddof=1) * (1 / claim.runs + 1 / len(sample))
-    total = math.sqrt(scatter + claim.unit**2 / 12 + error**2)
-    apart = float(sample.mean()) - float(claim.printed)
-    return apart / total if total else math.copysign(math.inf, apart) if apart else 0.0
+    scatter = float(sample.var(ddof=1)) * (1 / claim.runs + 1 / len(sample))
+    total = scatter + claim.unit**2 / 12 + error**2
+    freedom = (len(sample) - 1) * (total / scatter) ** 2 if scatter else math.inf
+    limit = float(stats.t.isf(stats.norm.sf(LIMIT), freedom))
+    difference = float(sample.mean()) - float(claim.printed)
+    if not total:
+        return (math.copysign(math.inf, difference) if difference else 0.0), limit
+    return difference / math.sqrt(total), limit
 
 
 def verdicts() -> dict[str, dict[str, Any]]:
@@ -185,7 +208,7 @@ def verdicts() -> dict[str, dict[str, Any]]:
 
 
 def table(ids: Iterable[str] | None = None, part: str | None = None) -> Markdown:
-    """A table of claims: what the sources say, what was measured, the verdict."""
+    """A table of claims: what is claimed, printed and allowed, what was measured, the verdict."""
     claims = ledger()
     wanted = [claims[id] for id in (claims if ids is None else ids)]
     return _table([claim for claim in wanted if part in (None, claim.part)], verdicts())
@@ -196,12 +219,23 @@ def _table(claims: Iterable[Claim], records: Mapping[str, dict[str, Any]]) -> Ma
     for claim in claims:
         record = records.get(claim.id, UNSETTLED)
         said = [record["setting"]] if record["setting"] else []
-        said += [f"z = {record['z']:+.1f}".replace("-", "−")] if "z" in record else []
+        if "t" in record:
+            said += [f"t = {record['t']:+.1f}, limit {record['limit']:.1f}".replace("-", "−")]
         measured = as_printed(record["measured"]) + (f" ({'; '.join(said)})" if said else "")
-        rows.append(
-            [claim.claim, claim.source, as_printed(claim.printed), measured, record["verdict"]]
-        )
+        source = f"this book: {claim.source}" if claim.ours else claim.source
+        rows.append([claim.claim, source, _rule(claim), measured, record["verdict"]])
     return show.table(rows, ["claim", "source", "printed", "measured", "verdict"], "lllll")
+
+
+def _rule(claim: Claim) -> str:
+    """What was printed, and what agrees with it."""
+    printed = as_printed(claim.printed)
+    return {
+        "close": f"{printed} ± {as_printed(100 * claim.tolerance, 3)} %",
+        "above": f"at least {printed}",
+        "below": f"at most {printed}",
+        "within": f"{printed} (mean of {show.number(claim.runs)})" if claim.runs > 1 else printed,
+    }.get(claim.check, printed)
 
 
 UNSETTLED: dict[str, Any] = {"verdict": Verdict.OPEN, "measured": None, "setting": ""}

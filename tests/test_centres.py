@@ -42,7 +42,28 @@ def test_the_rebuilt_centre_has_the_printed_demographics_it_was_not_fitted_to():
 def test_borders_are_fitted_to_what_was_printed():
     found = centres.fit_borders()
     assert len(found.flip) == 7 and np.allclose(found.flip, stats.norm.sf(found.distance / 1.5e-9))
-    assert found.chi_square < 10  # three degrees of freedom are left
+    printed, error, flips_say = found.data.T
+    assert (~found.held).sum() == 6 == len(set(found.flip))  # as many means as numbers
+    assert np.allclose(flips_say[~found.held], printed[~found.held], rtol=1e-6)
+    off = (flips_say - printed)[found.held] / np.hypot(error, found.error)[found.held]
+    assert (np.abs(off) < 3).all() and found.chi_square < stats.chi2.isf(0.01, found.held.sum())
+    assert centres.fit_borders(rare=1).chi_square > stats.chi2.isf(1e-6, found.held.sum())
+
+
+def test_the_error_of_a_forecast_is_what_other_printed_means_would_have_made_of_it(monkeypatch):
+    own, facts = centres.fit_borders(), qwen3.printed("figures")
+    rng, foretold = np.random.default_rng(0), []
+    for _ in range(60):
+        direct = {**facts["direct"]}
+        direct["rank_means"] = np.array(direct["rank_means"], float)
+        direct["rank_means"][:5] += rng.normal(0, own.data[:5, 1])
+        direct["tokens"] = {**direct["tokens"], "mean": rng.normal(*own.data[5, :2])}
+        stored = {**facts["direct_float16"]}
+        stored["largest"] = {**stored["largest"], "mean": rng.normal(*own.data[8, :2])}
+        other = {**facts, "direct": direct, "direct_float16": stored}
+        monkeypatch.setattr(centres.qwen3, "printed", lambda _, other=other: other)
+        foretold.append(centres.fit_borders.__wrapped__().data[own.held, 2])
+    assert np.allclose(np.std(foretold, axis=0), own.error[own.held], rtol=0.5)
     with pytest.raises(ValueError, match="qwen3-holes, qwen3-lattice"):
         centres.named("qwen3-middle")
 

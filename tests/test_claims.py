@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from book import full_runs
 from lib import artifacts, claims, paths, scale
@@ -58,7 +59,7 @@ def test_claims_are_settled_and_shown_by_one_cell(ledger):
     }
     lines = claims.settled(found).data.split("\n")
     assert lines[2] == "| Thirteen holes | seed 003 | 13 | 13 | reproduced |"
-    assert lines[3] == "| The mean norm | [P] | 1.087 | 2 (on another model) | open |"
+    assert lines[3] == "| The mean norm | [P] | 1.087 ± 1 % | 2 (on another model) | open |"
     assert lines[4] == "| Populations | [P] | 814, 704 | – (on Qwen3) | needs specimen |"
     assert {id: r["verdict"] for id, r in claims.verdicts().items()} == {
         "holes": "reproduced",
@@ -88,8 +89,9 @@ def test_a_mean_is_shown_with_its_distance_from_the_printed_one(ledger):
     ledger.write_text(LEDGER + mean.replace("check: equal", "check: within, runs: 10, unit: 0.1"))
     sample = np.random.default_rng(0).normal(5, 1, 100)
     (line,) = claims.settled({"mean": Measured(sample, "ours", error=0.2)}).data.split("\n")[2:]
-    z = claims.z_score(claims.ledger()["mean"], sample, 0.2)
-    assert f"(ours; z = {z:+.1f})".replace("-", "−") in line and "reproduced" in line
+    t, limit = claims.apart(claims.ledger()["mean"], sample, 0.2)
+    shown = f"(ours; t = {t:+.1f}, limit {limit:.1f})".replace("-", "−")
+    assert shown in line and "reproduced" in line and "| 5 (mean of 10) |" in line
     assert claims.verdicts()["mean"]["measured"] == sample.mean()
 
 
@@ -124,6 +126,14 @@ def test_a_printed_mean_is_judged_by_its_trials_our_sample_and_its_digits():
     assert (at(125, 1), at(135, 1)) == (holds, fails)  # one trial is as wide as the sample
     assert (at(102, 10_000), at(102, 10_000, unit=10)) == (fails, holds)  # printed in tens
     assert at(102, 10_000, error=1.0) is holds  # a model known to one unit
+    few = Claim("id", "part", "says", "seed", 0, "within", "part/01-x", 0.0, 1000)
+    assert claims.evaluate(few, [1.0, 2.0, 3.0]) is holds  # three numbers: t of two degrees
+    assert claims.apart(few, [1.0, 2.0, 3.0])[0] > 3 > stats.norm.isf(0.00135)
+    assert claims.apart(few, [1.0, 2.0, 3.0])[1] == pytest.approx(stats.t.isf(0.00135, 2), rel=1e-3)
+    ours = np.random.default_rng(2).normal(0, 1, 9)
+    welch = stats.ttest_ind(ours, ours - 1, equal_var=False)  # equal scatter: Welch is Student
+    both = Claim("id", "part", "says", "seed", (ours - 1).mean(), "within", "p/01-x", 0.0, 9)
+    assert claims.apart(both, ours)[0] == pytest.approx(welch.statistic)
     same = Claim("id", "part", "says", "seed", 5, "within", "part/01-x", 0.0, 10)
     assert claims.evaluate(same, [5, 5, 5]) is holds
     assert claims.evaluate(same, [6, 6, 6]) is fails
@@ -206,13 +216,22 @@ def test_the_books_own_ledger_is_well_formed():
     for id, entry in claims.ledger().items():
         assert id == entry.id and entry.claim and entry.source and entry.chapter
         assert entry.check != "close" or entry.tolerance > 0, id
+        assert entry.first is None or entry.why, id
+        assert entry.ours or not entry.source.startswith(("[D]", "this book")), id
         json.dumps(entry.printed)
 
 
-def test_a_disagreement_in_another_setting_is_open_and_an_agreement_counts(ledger):
+def test_another_setting_decides_nothing_whichever_way_it_comes_out(ledger):
     assert settle("norm", 2.0, comparable=False) == "open"
     assert settle("norm", 2.0) == "contradicted"
-    assert settle("norm", 1.087, comparable=False) == "reproduced"
+    assert settle("norm", 1.087, comparable=False) == "agrees elsewhere"
+    assert settle("norm", 1.087) == "reproduced"
+    assert settle("norm", None, comparable=False) == "needs specimen"
+
+
+def test_our_own_claims_say_so_in_the_table(ledger):
+    ledger.write_text(LEDGER.replace("tolerance: 0.01,", "tolerance: 0.01, ours: true,"))
+    assert "| The mean norm | this book: [P] |" in claims.table(["norm"]).data
 
 
 # ----------------------------------------------------------------------------- full runs
