@@ -147,10 +147,12 @@ class Recipe:
     stages: tuple[Stage, ...]
     start: Start | None = None  # None: not known
     assumed: tuple[str, ...] = ()  # the values that no source gives
+    exempt: bool = False  # embeddings are not decayed, whatever the stages say
 
     def exposure(self) -> np.ndarray:
         """Lambda after every step, (steps + 1,) float64, Lambda_0 = 0; dimensionless."""
-        parts = [-np.log1p(-stage.rates() * stage.decay) for stage in self.stages]
+        decay = 0.0 if self.exempt else 1.0
+        parts = [-np.log1p(-stage.rates() * stage.decay * decay) for stage in self.stages]
         return np.concatenate([[0.0], np.cumsum(np.concatenate([*parts, []]))])
 
     def rates(self) -> np.ndarray:
@@ -164,26 +166,26 @@ class Recipe:
 
 
 def recipe(entry: Any, name: str = "recipe") -> Recipe:
-    """A recipe from `{start: {...}, stages: [{...}]}`; raises ClockError naming what is wrong.
+    """A recipe from `{start: {...}, stages: [{...}], exempt: ...}`.
 
     Each value is plain or `{value, source, status}`; the fields are those of Start and Stage. A
-    value whose status is "assumed" is listed in `assumed`.
+    value whose status is "assumed" is listed in `assumed`. Raises ClockError naming what is wrong.
     """
     assumed: list[str] = []
+
+    def plain(value: Any, where: str) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        if value.get("status") == "assumed":
+            assumed.append(where)
+        return value.get("value")
 
     def made(kind: type, values: Any, where: str) -> Any:
         known = [field.name for field in dataclasses.fields(kind)]
         if not isinstance(values, Mapping) or set(values) - set(known):
             raise ClockError(f"{name}: {where} maps {', '.join(known)} to values; got {values!r}")
-        plain = {}
-        for key, value in values.items():
-            if isinstance(value, Mapping):
-                if value.get("status") == "assumed":
-                    assumed.append(f"{where}: {key}")
-                value = value.get("value")
-            plain[key] = value
         try:
-            return kind(**plain)
+            return kind(**{key: plain(value, f"{where}: {key}") for key, value in values.items()})
         except (TypeError, ClockError) as error:
             raise ClockError(f"{name}: {where}: {error}") from None
 
@@ -191,15 +193,19 @@ def recipe(entry: Any, name: str = "recipe") -> Recipe:
         raise ClockError(f"{name}: a recipe has `stages`, a list, and may have `start`")
     start = made(Start, entry["start"], "start") if entry.get("start") else None
     stages = [made(Stage, stage, f"stage {i}") for i, stage in enumerate(entry["stages"], 1)]
-    return Recipe(tuple(stages), start, tuple(assumed))
+    exempt = bool(plain(entry.get("exempt", False), "exempt"))
+    return Recipe(tuple(stages), start, tuple(assumed), exempt)
 
 
-def read_recipe(path: Path) -> Recipe:
-    """The recipe in a YAML file. Raises ClockError."""
+def read_recipe(path: Path, name: str | None = None) -> Recipe:
+    """The recipe in a YAML file, or that of `name` in a file of many. Raises ClockError."""
     try:
-        return recipe(files.read_yaml(path), str(path))
+        entry = files.read_yaml(path)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ClockError(f"{path}: {' '.join(str(error).split())}") from None
+    if name is not None and not (isinstance(entry, Mapping) and name in entry):
+        raise ClockError(f"{path}: has no recipe {name!r}")
+    return recipe(entry[name] if name else entry, str(path))
 
 
 # ----------------------------------------------------------------------------- reading norms
@@ -228,12 +234,23 @@ def read(norms: np.ndarray, start: Start, dim: int, *, level: float = 0.95) -> R
     initial = np.log(s * np.sqrt(dim)) - (fourth - 1) / (4 * dim)  # mean of ln norm, to 1 / dim
     error = logs.std(ddof=1) / np.sqrt(len(norms))
     reach = stats.t.ppf((1 + level) / 2, len(norms) - 1) * error
-    found = float(initial - logs.mean())
-    return Reading(found, found - reach, found + reach, len(norms), *_scatters(norms, start, dim))
+    found, width = float(initial - logs.mean()), float(norms.std(ddof=1) / norms.mean())
+    expected = start.norm(dim)[1]
+    return Reading(found, found - reach, found + reach, len(norms), width, expected)
 
 
-def _scatters(norms: np.ndarray, start: Start, dim: int) -> tuple[float, float]:
-    return float(norms.std(ddof=1) / norms.mean()), start.norm(dim)[1]
+def clustered(norms: np.ndarray, dim: int) -> np.ndarray:
+    """Which of the norms (n,) lie in the densest window of eight expected scatters: (n,) bool.
+
+    A list of never seen tokens may be wrong about some; those that were seen lie elsewhere. Norms
+    of zero, and those that are not numbers, are in no window.
+    """
+    logs = np.log(np.where(norms > 0, norms, np.nan))
+    order, width = np.sort(logs[np.isfinite(logs)]), 8 * scatter(3, dim)
+    if not len(order):
+        return np.zeros(len(norms), bool)
+    low = order[np.argmax(np.searchsorted(order, order + width, "right") - np.arange(len(order)))]
+    return (logs >= low) & (logs <= low + width)
 
 
 def read_median(
