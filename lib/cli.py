@@ -14,6 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lib import artifacts, files, paths
 from lib.extraction import catalogue, corpus, fetching, specimens, tensor_files
 from lib.extraction.catalogue import SpecimenError
@@ -43,6 +45,14 @@ def add(verbs: argparse._SubParsersAction) -> None:
     parser = _verb(verbs, neighbours, parents=[as_json])
     parser.add_argument("file", metavar="FILE.safetensors[:TENSOR]")
     parser.add_argument("--steps", type=int, default=1, help="lattice steps (default: 1)")
+
+    parser = _verb(verbs, clock, parents=[as_json])
+    help = "FILE.safetensors[:TENSOR] or a model's folder (name the *input* rows), or NORMS.json"
+    parser.add_argument("matrix", metavar="NORMS-OR-MATRIX", help=help)
+    help = "as for `tokens`; default: the matrix's own, or tokenizer.json of its folder"
+    parser.add_argument("--tokenizer", metavar="T", help=help)
+    help = "start and schedule; NAME for a file of many, such as data/released/recipes.yaml"
+    parser.add_argument("--recipe", metavar="FILE.yml[:NAME]", help=help)
 
     parser = _verb(verbs, tokens)
     known = "qwen3, qwen3.5 or another name of data/tokenizers/catalogue.yaml"
@@ -185,6 +195,104 @@ def neighbours(args: argparse.Namespace) -> None:
     print(f"{answer['seconds']:.2f} s")
 
 
+def clock(args: argparse.Namespace) -> None:
+    """Read the weight decay that never seen rows went through.
+
+    Input rows of an untied model whose tokens no text gives shrink by decay alone. Finds these
+    tokens from the tokenizer, takes the densest cluster of their norms, and reads the exposure, the
+    sum of -ln(1 - lr wd), against the initial law: that of the recipe, else N(0, 0.02). NORMS.json
+    holds `dim` and `norms`: a list, one a row, or an object from id to norm of never seen rows;
+    norms so small that float32 rounds their squares to subnormal numbers are corrected for it.
+
+    With --json: source, rows, dim, listed (rows that no text gives), zero (of these), cluster (id
+    to norm), elsewhere (ids listed and not in it), reachable (ids in its range all the same),
+    median, scatter and expected (relative), exposure, low, high (95 %), start_assumed; with a
+    recipe due, difference, errors (the difference in standard errors), assumed; seconds.
+    """
+    from lib.analysis import clock as reader
+
+    began = time.perf_counter()
+    answer, norms, listed = _norms(args)
+    recipe, start, dim = None, reader.Start(0.02), answer["dim"]
+    if args.recipe:
+        recipe = reader.read_recipe(*specimens.split(args.recipe))
+        start = recipe.start or start
+    inside = listed[reader.clustered(norms[listed], dim)]
+    if args.matrix.endswith(".json") and len(inside):  # printed norms: of float32 squares
+        printed = float(np.median(norms[inside]))
+        norms = norms * (reader.restored(printed, dim, start) / printed)
+    try:
+        found = reader.read(norms[inside], start, dim)
+    except reader.ClockError as error:
+        raise reader.ClockError(f"{answer['source']}: {len(listed)} rows listed; {error}") from None
+    others = np.setdiff1d(np.arange(len(norms)), listed)
+    range_ = (norms[others] >= norms[inside].min()) & (norms[others] <= norms[inside].max())
+    answer |= {"listed": len(listed), "zero": int((norms[listed] == 0).sum())}
+    cluster = dict(zip(inside.tolist(), norms[inside].tolist(), strict=True))
+    answer |= {"cluster": cluster, "elsewhere": np.setdiff1d(listed, inside).tolist()}
+    answer |= {"reachable": others[range_].tolist(), "median": float(np.median(norms[inside]))}
+    names = ("scatter", "expected", "exposure", "low", "high")
+    answer |= {name: getattr(found, name) for name in names}
+    answer["start_assumed"] = recipe is None or recipe.start is None
+    if recipe:
+        off, error = found.exposure - recipe.total, found.expected / found.rows**0.5
+        answer |= {"due": recipe.total, "difference": off, "errors": off / error}
+        answer["assumed"] = recipe.assumed
+    answer["seconds"] = round(time.perf_counter() - began, 4)
+    if args.json:
+        print(json.dumps(answer))
+        return
+    said = "N(0, 0.02), assumed" if answer["start_assumed"] else "the recipe's"
+    elsewhere = len(answer["elsewhere"]) - answer["zero"]
+    print(
+        f"{answer['source']}\n"
+        f"{len(listed):,} rows that no text gives: {len(inside):,} in one cluster, "
+        f"{answer['zero']:,} exactly zero, {elsewhere:,} elsewhere; "
+        f"{len(answer['reachable']):,} reachable rows in its range\n"
+        f"median norm {answer['median']:.6g}, relative scatter {found.scatter:.3%}, "
+        f"expected {found.expected:.3%}\n"
+        f"exposure {found.exposure:.5f} ({found.low:.5f} to {found.high:.5f}, 95 %), start: {said}"
+    )
+    if recipe:
+        print(
+            f"due by the recipe {recipe.total:.5f}: off by {off:+.5f}, "
+            f"{answer['errors']:+.1f} standard errors; assumed: "
+            f"{', '.join(recipe.assumed) or 'nothing'}"
+        )
+
+
+def _norms(args: argparse.Namespace) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
+    """What `clock` asks: about the source, norms of all rows (NaN where unknown), ids listed."""
+    from lib.extraction import reachability, vocabulary
+
+    tokenizer = args.tokenizer
+    if args.matrix.endswith(".json"):
+        try:
+            table = json.loads(Path(args.matrix).read_text("utf-8"))
+            dim, norms = int(table["dim"]), table["norms"]
+            pairs = norms.items() if isinstance(norms, dict) else enumerate(norms)
+            by_id = {int(id): float(norm) for id, norm in pairs}
+            norms = np.full(max(by_id) + 1, np.nan)
+            norms[list(by_id)] = list(by_id.values())
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise SpecimenError(f"{args.matrix}: needs `dim` and `norms`: {error!r}") from None
+        about = {"source": args.matrix, "rows": len(by_id), "dim": dim}
+        if not tokenizer and isinstance(table["norms"], dict):
+            return about, norms, np.array(sorted(by_id))
+    else:
+        specimen = specimens.open(args.matrix)
+        norms, about = specimen.norms, _about(specimen)
+        folder = specimens.split(args.matrix)[0]
+        beside = folder / "tokenizer.json"
+        tokenizer = tokenizer or specimen.description.tokenizer
+        tokenizer = tokenizer or (str(beside) if beside.is_file() else None)
+    if not tokenizer:
+        raise SpecimenError(f"{args.matrix}: which tokenizer? give --tokenizer")
+    known = vocabulary.open(tokenizer, len(norms))
+    dead = [r.id for r in reachability.analyse(known) if r.reach.dead and r.id < len(norms)]
+    return about, norms, np.array(dead, dtype=int)
+
+
 def _about(specimen: specimens.Specimen) -> dict[str, Any]:
     """What an answer says first: which matrix it is about."""
     tensor = specimen.description.tensor
@@ -323,8 +431,6 @@ def snowball(args: argparse.Namespace) -> None:
     Monument Valley make them from printed figures. A matrix that is here (`python -m lib
     specimens`) gives its own: SPECIMEN:KIND, KIND being holes, largest, centred.
     """
-    import numpy as np
-
     from lib.analysis import centres, simulation
 
     row, source = centres.resolve(args.centre, seed=args.seed)
