@@ -16,16 +16,6 @@ local function equation(span)
   return span
 end
 
--- The label of a figure or table, "Figure 2.1:", in a span of its own.
-local function captions(blocks)
-  for i = 2, #blocks do
-    local before, caption = blocks[i - 1], blocks[i]
-    if before.t == "RawBlock" and before.text:match("<figcaption") and caption.content then
-      io.stderr:write(pandoc.utils.type(caption), " ", tostring(caption):sub(1, 300), "\n")
-    end
-  end
-end
-
 local function said(value) return pandoc.utils.stringify(value or "") end
 
 -- The address of the chapter that the first part opens with.
@@ -56,7 +46,7 @@ local function cover(book)
 end
 
 function Pandoc(document)
-  local blocks = document.blocks:walk({ Span = equation, Blocks = captions })
+  local blocks = document.blocks:walk({ Span = equation })
   local file = pandoc.path.make_relative(quarto.doc.input_file, quarto.project.directory or ".")
   if file == "index.qmd" and document.meta.book then blocks:insert(1, cover(document.meta.book)) end
   document.blocks = blocks
