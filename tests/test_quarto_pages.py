@@ -1,0 +1,110 @@
+"""What a page must not have, in either edition: escapes, inline code that was not rendered, a wish
+for the network, a link to nowhere. Looks at what is here: executed notebooks and _book."""
+
+import re
+from pathlib import Path
+from urllib.parse import unquote, urldefrag
+
+import nbformat
+import pytest
+import yaml
+from bs4 import BeautifulSoup
+
+from book import config
+from lib import paths
+
+SLIP = re.compile(r"\\x[0-9a-f]{2}|\\u[0-9a-f]{4}|\{python\}")
+ELSEWHERE = re.compile(r"url\(\s*[\"']?(?:https?:)?//|@import\s+[\"'](?:https?:)?//")
+ASKED = {"script": "src", "img": "src", "iframe": "src", "source": "src", "link": "href"}
+NOTEBOOKS = [
+    file
+    for page in config.load().pages
+    for file in sorted(paths.EXECUTED.glob(f"*/{page.name}.ipynb"))
+]
+BUILT = sorted(paths.BOOK.rglob("*.html"))
+STYLES = paths.ROOT / "book" / "quarto"
+
+
+def read(file: Path) -> BeautifulSoup:
+    return BeautifulSoup(file.read_text(encoding="utf-8"), "html.parser")
+
+
+def shown(file: Path) -> list[str]:
+    """What readers of an executed notebook see as text: its Markdown and its cells' tables."""
+    found = []
+    for cell in nbformat.read(file, as_version=4).cells:
+        if cell.cell_type == "markdown":
+            found.append(re.sub(r"^(```+|~~~+).*?^\1", "", cell.source, flags=re.DOTALL | re.M))
+        for output in cell.get("outputs", []):
+            data = output.get("data", {})
+            found += [data[kind] for kind in ("text/markdown", "text/html") if kind in data]
+    return found
+
+
+def prose(page: BeautifulSoup) -> str:
+    """A page without its code and its mathematics."""
+    for node in page.find_all(["script", "style", "pre", "annotation", "template"]):
+        node.decompose()
+    return page.get_text()
+
+
+def name(file: Path) -> str:
+    root = paths.EXECUTED if file.is_relative_to(paths.EXECUTED) else paths.BOOK
+    return str(file.relative_to(root))
+
+
+def test_a_slip_would_be_seen():
+    seen = [SLIP.search(text) for text in (r"8.7\xa0×\xa010⁻¹", "as `{python} rest_str` says")]
+    assert all(seen) and not SLIP.search("8.7 × 10⁻¹ of $\\xi_0$, $\\upsilon$ and `python -m lib`")
+    assert ELSEWHERE.search('@import "https://fonts.example/css";')
+    assert not ELSEWHERE.search('src: url("../../data/fonts/a.woff2")')
+
+
+@pytest.mark.parametrize("file", NOTEBOOKS, ids=name)
+def test_executed_pages_show_values(file):
+    texts = [text for text in shown(file) if "plotly" not in text]
+    assert not [found.group() for text in texts if (found := SLIP.search(text))]
+
+
+@pytest.mark.parametrize("file", BUILT, ids=name)
+def test_built_pages_show_values_and_need_no_network(file):
+    page = read(file)
+    asked = [
+        node[where]
+        for tag, where in ASKED.items()
+        for node in page.find_all(tag, **{where: re.compile(r"^(?:https?:)?//")})
+        if node.get("rel") != ["canonical"]
+    ]
+    assert not asked
+    assert not [style.text[:200] for style in page("style") if ELSEWHERE.search(style.text)]
+    assert not SLIP.findall(prose(page))
+
+
+def test_links_inside_the_built_book_arrive():
+    pages = {file.resolve(): read(file) for file in BUILT}
+    names = {file: {tag["id"] for tag in page.find_all(id=True)} for file, page in pages.items()}
+    lost = []
+    for file, page in pages.items():
+        for link in page.find_all("a", href=True):
+            address, fragment = urldefrag(link["href"])
+            if re.match(r"[a-z]+:|//", address):
+                continue
+            target = (file.parent / unquote(address)).resolve() if address else file
+            target = target / "index.html" if target.is_dir() else target
+            known = fragment in ("", "top") or fragment in names.get(target, {fragment})
+            if not target.exists() or not known:
+                lost.append(f"{name(file)}: {link['href']}")
+    assert not lost
+
+
+def test_built_style_sheets_need_no_network():
+    sheets = paths.BOOK.rglob("*.css")
+    assert not [name(f) for f in sheets if ELSEWHERE.search(f.read_text(encoding="utf-8"))]
+
+
+def test_quarto_is_told_to_stay_off_the_network():
+    html = yaml.safe_load((paths.ROOT / "_quarto.yml").read_text())["format"]["html"]
+    assert html["html-math-method"] == "mathml"
+    for theme, sheet in ((theme, paths.ROOT / files[-1]) for theme, files in html["theme"].items()):
+        assert re.search(r"^\$web-font-path: false;", sheet.read_text(), re.M), theme
+    assert not [f.name for f in STYLES.iterdir() if ELSEWHERE.search(f.read_text())]
