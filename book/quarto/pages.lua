@@ -1,5 +1,5 @@
--- What Quarto's pages need besides a style sheet: the numbers of equations at the margin, and a cover
--- with a way in on the first page. For HTML only; the PDF has both from book/quarto/typst-show.typ.
+-- What Quarto's pages need besides a style sheet: the numbers of equations at the margin, the labels of
+-- captions in bold, and a cover with a way in on the first page. For HTML only; the PDF has both from book/quarto/typst-show.typ.
 
 if not quarto.doc.is_format("html") then return {} end
 
@@ -14,6 +14,24 @@ local function equation(span)
   span.content = { pandoc.Span({ math }, pandoc.Attr("", { "formula" })),
     pandoc.Span({ number }, pandoc.Attr("", { "equation-number" })) }
   return span
+end
+
+-- "Figure 2.1:" gets a span of its own.
+local function captions(blocks)
+  for i = 2, #blocks do
+    local before, caption = blocks[i - 1], blocks[i]
+    local is_caption = before.t == "RawBlock" and before.text:match("^<figcaption")
+    for last = 1, is_caption and caption.content and 6 or 0 do
+      local inline = caption.content[last]
+      if inline and inline.t == "Str" and inline.text:match("%d:$") then
+        local label = pandoc.Inlines {}
+        for _ = 1, last do label:insert(caption.content:remove(1)) end
+        caption.content:insert(1, pandoc.Span(label, pandoc.Attr("", { "caption-label" })))
+        break
+      end
+    end
+  end
+  return blocks
 end
 
 local function said(value) return pandoc.utils.stringify(value or "") end
@@ -46,7 +64,7 @@ local function cover(book)
 end
 
 function Pandoc(document)
-  local blocks = document.blocks:walk({ Span = equation })
+  local blocks = document.blocks:walk({ Span = equation, Blocks = captions })
   local file = pandoc.path.make_relative(quarto.doc.input_file, quarto.project.directory or ".")
   if file == "index.qmd" and document.meta.book then blocks:insert(1, cover(document.meta.book)) end
   document.blocks = blocks
