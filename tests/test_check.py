@@ -283,6 +283,7 @@ VIOLATIONS = [
     ("citations/resolves", LOOK_FILE, "@roe-2021", text("As others do [see @roe-2021, p. 3].")),
     ("citations/resolves", LOOK_FILE, "fig-look", look('"What was made."', '"What was made [@roe-2021]."')),
     ("citations/unique", "references.bib", "@misc{doe-2020-thing,\n  a", replaced("references.bib", "@misc", "@misc{doe-2020-thing,\n  title = {B}\n}\n@misc")),
+    ("citations/cited", "references.bib", "@misc{roe-2021", replaced("references.bib", "@misc", "@misc{roe-2021,\n  title = {B}\n}\n@misc")),
     ("citations/bibliography", "references.bib", "]", {"references.bib": "@misc{roe,\n  title = {A}\n]\n"}),
     ("citations/bibliography", "references.bib", None, {"references.bib": None}),
     ("figures/label", LOOK_FILE, "#| fig-cap: \"What was made.\"", look("#| label: fig-look\n", "")),

@@ -1,4 +1,4 @@
-"""Every citation has its entry in the bibliography, and the bibliography can be read."""
+"""Every citation has its entry, every entry its citation, and the bibliography can be read."""
 
 import re
 from collections.abc import Iterator
@@ -33,6 +33,7 @@ def check(project: Project) -> Iterator[Finding]:
         yield Finding(file, 1, "citations/bibliography", "no such file", "add the bibliography")
     else:
         yield from _readable(file, bibliography, set(first))
+    cited: set[str] = set()
     for page in project.pages:
         texts = [(page.text, 0)]
         for cell in page.cells:
@@ -41,6 +42,7 @@ def check(project: Project) -> Iterator[Finding]:
         for text, line in texts:
             for match in KEY.finditer(text):
                 key = match.group(1)
+                cited.add(key)
                 if key not in first and not REFERENCE.match(match.group(0)):
                     yield Finding(
                         page.file,
@@ -49,6 +51,9 @@ def check(project: Project) -> Iterator[Finding]:
                         f"@{key} is not in {file}",
                         "mend the key or add the entry",
                     )
+    for key in sorted(first.keys() - cited):
+        message, mend = f"no page cites {key}", "cite it where it bears, or take it out"
+        yield Finding(file, first[key], "citations/cited", message, mend)
 
 
 def _readable(file: str, bibliography: str, keys: set[str]) -> Iterator[Finding]:
