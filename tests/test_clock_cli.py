@@ -5,14 +5,15 @@ import json
 import numpy as np
 import pytest
 import safetensors.numpy
+import torch
 import yaml
 
 from lib import paths
 from lib.__main__ import main
 from lib.analysis import clock, coalescence
 from lib.extraction import bpe
-from lib.training import loop, model
-from lib.training.config import FLOAT32, Run
+from lib.training import loop, model, optim
+from lib.training.config import BF16_STORAGE, FLOAT32, Run
 
 TEXT = "the cat sat on the mat and the dog ate the rest of the day. " * 60
 LIVE, VOCAB = 40, 120  # tokens, and rows of the matrix
@@ -42,6 +43,29 @@ def folder(tmp_path_factory):
     tokenizer.save(str(folder / "tokenizer.json"))
     (folder / "recipe.yml").write_text(yaml.safe_dump({"ours": RECIPE}))
     return folder
+
+
+@pytest.mark.parametrize("arithmetic", [{}, {"param_dtype": "bfloat16", "master": "fp32"}])
+def test_rows_never_read_are_the_product_of_the_factors_bit_for_bit(arithmetic):
+    run = RUN.replace(**arithmetic)
+    ids = np.random.default_rng(1).integers(0, LIVE, 2000).astype(np.uint16)
+    state = loop.train(run, ids).state
+    rows = model.views(model.initialise(run), run)["E"][LIVE:].clone()
+    for step in range(1, run.steps + 1):
+        rows *= 1 - optim.learning_rate(run, step) * run.weight_decay
+    assert torch.equal(model.views(optim.finest(state), run)["E"][LIVE:], rows)
+    seen = model.views(state.param, run)
+    assert torch.equal(seen["E"][LIVE:], rows.to(state.param.dtype))
+    assert not torch.equal(seen["W"][LIVE:], rows.to(state.param.dtype))
+
+
+def test_in_pure_bf16_small_decay_does_nothing_and_large_decay_does():
+    ids = np.random.default_rng(1).integers(0, LIVE, 2000).astype(np.uint16)
+    for decay, still in ((0.65, True), (4.0, False)):  # lr wd below and above 2^-9
+        run = RUN.replace(weight_decay=decay, **BF16_STORAGE)
+        end = model.views(loop.train(run, ids).state.param, run)["E"][LIVE:]
+        start = model.views(model.initialise(run), run)["E"][LIVE:].bfloat16()
+        assert torch.equal(end, start) == still
 
 
 def asked(capsys, *words) -> dict:
