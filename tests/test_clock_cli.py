@@ -11,9 +11,10 @@ import yaml
 from lib import paths
 from lib.__main__ import main
 from lib.analysis import clock, coalescence
-from lib.extraction import bpe
+from lib.extraction import bpe, catalogue
 from lib.training import loop, model, optim
 from lib.training.config import BF16_STORAGE, FLOAT32, Run
+from tests.loopback_hub import Hub, serving
 
 TEXT = "the cat sat on the mat and the dog ate the rest of the day. " * 60
 LIVE, VOCAB = 40, 120  # tokens, and rows of the matrix
@@ -91,6 +92,25 @@ def test_a_model_trained_here_tells_its_exposure(folder, capsys):
     assert main(["clock", f"{folder}:model.embed_tokens.weight"]) == 0
     said = capsys.readouterr().out
     assert "assumed" in said and said.count("\n") == 4 and "due by" not in said
+
+
+def test_so_does_one_on_a_hub_of_which_only_the_matrix_is_read(
+    folder, tmp_path, monkeypatch, capsys
+):
+    name, repo = "model.embed_tokens.weight", "someone/model"
+    asked_for = catalogue.Description(
+        "small", repo, name, VOCAB, RUN.dim, "F32", sources=(catalogue.Hub(repo, name),), tied=False
+    )
+    monkeypatch.setattr(catalogue, "CATALOGUE", (asked_for,))
+    monkeypatch.setattr(paths, "FETCHED", tmp_path)
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    with serving(Hub({repo: {"model.safetensors": folder / "model.safetensors"}})) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.address)
+        assert main(["fetch", "small"]) == 0
+    capsys.readouterr()
+    words = ("--tokenizer", folder / "tokenizer.json", "--recipe", f"{folder}/recipe.yml:ours")
+    answer = asked(capsys, "small", *words)
+    assert abs(answer["errors"]) < 3 and repo in answer["source"]
 
 
 def test_output_rows_do_not_tell_it(folder, capsys):
