@@ -5,14 +5,16 @@ import json
 import numpy as np
 import pytest
 import safetensors.numpy
+import torch
 import yaml
 
 from lib import paths
 from lib.__main__ import main
 from lib.analysis import clock, coalescence
-from lib.extraction import bpe
-from lib.training import loop, model
-from lib.training.config import FLOAT32, Run
+from lib.extraction import bpe, catalogue
+from lib.training import loop, model, optim
+from lib.training.config import BF16_STORAGE, FLOAT32, Run
+from tests.loopback_hub import Hub, serving
 
 TEXT = "the cat sat on the mat and the dog ate the rest of the day. " * 60
 LIVE, VOCAB = 40, 120  # tokens, and rows of the matrix
@@ -44,6 +46,29 @@ def folder(tmp_path_factory):
     return folder
 
 
+@pytest.mark.parametrize("arithmetic", [{}, {"param_dtype": "bfloat16", "master": "fp32"}])
+def test_rows_never_read_are_the_product_of_the_factors_bit_for_bit(arithmetic):
+    run = RUN.replace(**arithmetic)
+    ids = np.random.default_rng(1).integers(0, LIVE, 2000).astype(np.uint16)
+    state = loop.train(run, ids).state
+    rows = model.views(model.initialise(run), run)["E"][LIVE:].clone()
+    for step in range(1, run.steps + 1):
+        rows *= 1 - optim.learning_rate(run, step) * run.weight_decay
+    assert torch.equal(model.views(optim.finest(state), run)["E"][LIVE:], rows)
+    seen = model.views(state.param, run)
+    assert torch.equal(seen["E"][LIVE:], rows.to(state.param.dtype))
+    assert not torch.equal(seen["W"][LIVE:], rows.to(state.param.dtype))
+
+
+def test_in_pure_bf16_small_decay_does_nothing_and_large_decay_does():
+    ids = np.random.default_rng(1).integers(0, LIVE, 2000).astype(np.uint16)
+    for decay, still in ((0.65, True), (4.0, False)):  # lr wd below and above 2^-9
+        run = RUN.replace(weight_decay=decay, **BF16_STORAGE)
+        end = model.views(loop.train(run, ids).state.param, run)["E"][LIVE:]
+        start = model.views(model.initialise(run), run)["E"][LIVE:].bfloat16()
+        assert torch.equal(end, start) == still
+
+
 def asked(capsys, *words) -> dict:
     """The answer in JSON."""
     assert main(["clock", *map(str, words), "--json"]) == 0
@@ -67,6 +92,25 @@ def test_a_model_trained_here_tells_its_exposure(folder, capsys):
     assert main(["clock", f"{folder}:model.embed_tokens.weight"]) == 0
     said = capsys.readouterr().out
     assert "assumed" in said and said.count("\n") == 4 and "due by" not in said
+
+
+def test_so_does_one_on_a_hub_of_which_only_the_matrix_is_read(
+    folder, tmp_path, monkeypatch, capsys
+):
+    name, repo = "model.embed_tokens.weight", "someone/model"
+    asked_for = catalogue.Description(
+        "small", repo, name, VOCAB, RUN.dim, "F32", sources=(catalogue.Hub(repo, name),), tied=False
+    )
+    monkeypatch.setattr(catalogue, "CATALOGUE", (asked_for,))
+    monkeypatch.setattr(paths, "FETCHED", tmp_path)
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    with serving(Hub({repo: {"model.safetensors": folder / "model.safetensors"}})) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.address)
+        assert main(["fetch", "small"]) == 0
+    capsys.readouterr()
+    words = ("--tokenizer", folder / "tokenizer.json", "--recipe", f"{folder}/recipe.yml:ours")
+    answer = asked(capsys, "small", *words)
+    assert abs(answer["errors"]) < 3 and repo in answer["source"]
 
 
 def test_output_rows_do_not_tell_it(folder, capsys):
