@@ -23,7 +23,7 @@ local function captions(blocks)
     local is_caption = before.t == "RawBlock" and before.text:match("^<figcaption")
     for last = 1, is_caption and caption.content and 6 or 0 do
       local inline = caption.content[last]
-      if inline and inline.t == "Str" and inline.text:match("%d:$") then
+      if inline and inline.t == "Str" and inline.text:match(":$") then
         local label = pandoc.Inlines {}
         for _ = 1, last do label:insert(caption.content:remove(1)) end
         caption.content:insert(1, pandoc.Span(label, pandoc.Attr("", { "caption-label" })))

@@ -56,8 +56,11 @@ local function listed(sentences)
   end
   local intro = pandoc.Para({ pandoc.Str("The text of this page was written for the run that the book"
     .. " shows. With the matrix, the parameters or the scale of this run, these sentences fail:") })
-  return pandoc.Div({ intro, pandoc.BulletList(items) },
-    pandoc.Attr("", { "callout-warning" }, { title = "What does not hold here" }))
+  local title, content = "What does not hold here", { intro, pandoc.BulletList(items) }
+  if quarto then -- has read the callouts of the page before this filter runs
+    return (quarto.Callout({ type = "warning", title = title, content = content }))
+  end
+  return pandoc.Div(content, pandoc.Attr("", { "callout-warning" }, { title = title }))
 end
 
 local function page(blocks)
