@@ -25,7 +25,7 @@ class Mechanism(enum.StrEnum):
     GATE = "Adam's eps gates a late gradient"
     AVERAGE = "mean of two checkpoints"
     SHARDS = "rounding by place in the matrix"
-    SHARDS_TAIL = "the same, divided by a small sqrt(v)"
+    SHARDS_TAIL = "rounding by place, over a small sqrt(v)"
     STOCHASTIC = "stochastic rounding at the cast"
     LATE = "groups last seen at different times"
     HEAT = "merged first, heated afterwards"
