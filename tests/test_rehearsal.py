@@ -102,7 +102,7 @@ def test_a_chapter_shows_the_fetched_matrix(name, project, whole_run):
     text = page(project, name)
     if name != "07-counterfactual":  # which is about vocabularies
         assert "Qwen/Qwen3-4B-Instruct-2507: whole matrix 151,936 x 64, BF16" in text
-        assert "http://127.0.0.1" in text and "stands in for" not in text
+        assert "http://127.0.0.1" in text and "it stands in for" not in text
     assert not re.search(r"\b(?:nan|inf)\b", text)
 
 
