@@ -133,7 +133,7 @@ def remark(name: str) -> str:
     meant = find(ROLES[name][0])
     return (
         f" (it stands in for {meant.model}, which is not here; "
-        f"`python -m lib fetch {meant.id}` brings it)"
+        f"python -m lib fetch {meant.id} brings it)"
     )
 
 
