@@ -23,57 +23,10 @@ import time
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from lib.training import loop, model
 from lib.training.config import EAGER_BF16, FLOAT32, GOLDILOCKS, Run
-
-
-class Peer(torch.nn.Module):
-    """A GPT as one writes it; tied, pre-layer-norm."""
-
-    def __init__(self, run: Run):
-        super().__init__()
-        nn, d = torch.nn, run.dim
-        self.run = run
-        self.W, self.positions = nn.Embedding(run.vocab, d), nn.Embedding(run.seq, d)
-        self.blocks = nn.ModuleList(self.block(d, run.ff) for _ in range(run.layers))
-        self.norm = nn.LayerNorm(d)
-
-    @staticmethod
-    def block(d: int, ff: int) -> torch.nn.ModuleDict:
-        nn = torch.nn
-        return nn.ModuleDict(
-            {
-                "norm1": nn.LayerNorm(d),
-                "qkv": nn.Linear(d, 3 * d),
-                "out": nn.Linear(d, d),
-                "norm2": nn.LayerNorm(d),
-                "up": nn.Linear(d, ff),
-                "down": nn.Linear(ff, d),
-            }
-        )
-
-    def forward(self, tokens: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        b, s = tokens.shape
-        x = self.W(tokens) + self.positions.weight[:s]
-        for block in self.blocks:
-            q, k, v = block["qkv"](block["norm1"](x)).chunk(3, -1)
-            q, k, v = (t.view(b, s, self.run.heads, -1).transpose(1, 2) for t in (q, k, v))
-            y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-            x = x + block["out"](y.transpose(1, 2).reshape(b, s, -1))
-            x = x + block["down"](F.gelu(block["up"](block["norm2"](x))))
-        logits = F.linear(self.norm(x), self.W.weight)
-        return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
-
-    def load(self, named: model.Parameters) -> "Peer":
-        for name, parameter in self.named_parameters():
-            name = name.removeprefix("blocks.")
-            parameter.data.copy_(
-                named[{"W.weight": "W", "positions.weight": "positions"}.get(name, name)]
-            )
-        return self
-
+from tests.oracles import Peer
 
 PROFILED = 8  # steps
 PRODUCTS = ("aten::mm", "aten::addmm", "aten::addmm_")

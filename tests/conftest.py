@@ -5,8 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tokenizers import Tokenizer
 
 from lib import lattice, paths, scale
+from lib.extraction import merging, vocabulary
 from lib.training.films import Film
 from tests import small, small_project
 
@@ -37,6 +39,18 @@ def film(tmp_path_factory):
     path = tmp_path_factory.mktemp("film") / "film.h5"
     Film(("W", "mean_h"), dead=small.MOMENTS).watch(small.FILMED, small.filmed_world(), path)
     return path
+
+
+@pytest.fixture(scope="session")
+def qwen() -> vocabulary.Vocabulary:
+    """Qwen3's vocabulary."""
+    return vocabulary.open("qwen3")
+
+
+@pytest.fixture(scope="session")
+def library(qwen) -> Tokenizer:
+    """The same in the tokenizers library."""
+    return merging.as_tokenizer(qwen)
 
 
 @pytest.fixture(scope="session")

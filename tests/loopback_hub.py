@@ -1,7 +1,7 @@
 """A hub on loopback: a real HTTP server with ranges, redirects, tokens, and faults on demand.
 
-It speaks as much of the Hugging Face hub as `lib.specimens.hub` and huggingface_hub's own file
-system need: HEAD and GET of /REPO/resolve/REVISION/FILE, and the two API calls of the latter.
+It speaks as much of the Hugging Face hub as `lib.extraction.fetching` and huggingface_hub's own
+file system need: HEAD and GET of /REPO/resolve/REVISION/FILE, and the two API calls of the latter.
 """
 
 import hashlib
@@ -15,7 +15,20 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import pytest
+
+from lib.extraction import ranges
+
 COMMIT = "c0ffee" + "0" * 34
+
+
+def quick_and_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A quick clock for tries again, and no token of the person who runs the tests."""
+    monkeypatch.setattr(ranges, "BACKOFF", (0.0,) * 5)
+    monkeypatch.setattr(ranges, "TIMEOUT", 2.0)
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setenv("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")
+
 
 # A fault handles one GET of a file's body in place of the server: fault(handler, file, start, stop)
 Fault = Callable[["Handler", Path, int, int], None]

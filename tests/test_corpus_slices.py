@@ -13,7 +13,7 @@ from lib.__main__ import main
 from lib.extraction import corpus, fetching, ranges
 from lib.extraction.catalogue import SpecimenError
 from lib.extraction.editions import EditionError
-from tests.loopback_hub import COMMIT, Hub, serving
+from tests.loopback_hub import COMMIT, Hub, quick_and_nobody, serving
 from tests.test_fetching import cut_after, status
 
 REPO, FILE = "someone/texts", "data/tha_Thai/train/000.parquet"
@@ -32,10 +32,7 @@ def documents(count: int = 400) -> list[str]:
 def home(tmp_path, monkeypatch) -> Path:
     """An empty folder of slices, a quick clock, nobody's token, two slices in the catalogue."""
     monkeypatch.setattr(paths, "SLICES", tmp_path / "slices")
-    monkeypatch.setattr(ranges, "BACKOFF", (0.0,) * 5)
-    monkeypatch.setattr(ranges, "TIMEOUT", 2.0)
-    monkeypatch.delenv("HF_TOKEN", raising=False)
-    monkeypatch.setenv("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")
+    quick_and_nobody(monkeypatch)
     monkeypatch.setitem(corpus.SLICES, "made", MADE)
     plain = replace(MADE, name="plain", file="all.txt", column=None, characters=20_000)
     monkeypatch.setitem(corpus.SLICES, "plain", plain)

@@ -17,7 +17,7 @@ import safetensors.numpy
 from lib import paths
 from lib.extraction import catalogue, fetching, ranges, specimens, tensor_files
 from lib.extraction.catalogue import SpecimenError
-from tests.loopback_hub import COMMIT, Hub, serving
+from tests.loopback_hub import COMMIT, Hub, quick_and_nobody, serving
 
 ROWS, DIM = 700, 96
 
@@ -65,10 +65,7 @@ def model(tmp_path, bits) -> Path:
 def home(tmp_path, monkeypatch) -> Path:
     """An empty store, a quick clock, no token of the person who runs the tests."""
     monkeypatch.setattr(paths, "FETCHED", tmp_path / "fetched")
-    monkeypatch.setattr(ranges, "BACKOFF", (0.0,) * 5)
-    monkeypatch.setattr(ranges, "TIMEOUT", 2.0)
-    monkeypatch.delenv("HF_TOKEN", raising=False)
-    monkeypatch.setenv("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")
+    quick_and_nobody(monkeypatch)
     return tmp_path / "fetched"
 
 

@@ -16,16 +16,6 @@ def tiny(tokens, **fields):
     return replace(base, **fields)
 
 
-@pytest.fixture(scope="module")
-def qwen():
-    return vocabulary.open("qwen3")
-
-
-@pytest.fixture(scope="module")
-def library(qwen):
-    return merging.as_tokenizer(qwen)
-
-
 def test_texts_are_cut_as_the_library_cuts_them(qwen, library):
     text = corpus.text("thai", 3_000) + corpus.text("english", 20_000)
     text += "naïve ﷺ 李 Å 12345 \n\n  x\r\n 🏳️‍🌈 ê̄"

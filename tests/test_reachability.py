@@ -18,16 +18,6 @@ from tests.test_merging import tiny
 
 
 @pytest.fixture(scope="module")
-def qwen():
-    return vocabulary.open("qwen3")
-
-
-@pytest.fixture(scope="module")
-def library(qwen):
-    return merging.as_tokenizer(qwen)
-
-
-@pytest.fixture(scope="module")
 def search(qwen):
     return fragments.Search(qwen)
 

@@ -9,11 +9,6 @@ from lib.extraction.editions import EditionError
 from lib.extraction.vocabulary import VocabularyError
 
 
-@pytest.fixture(scope="module")
-def qwen():
-    return vocabulary.open("qwen3")
-
-
 def test_qwen3_is_the_real_one(qwen):
     assert len(qwen.tokens) == 151_643 and qwen.rows == 151_936
     assert qwen.tokens[0] == b"!" and qwen.tokens[151_642] == b"\xe2\xbd\x97"
