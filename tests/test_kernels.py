@@ -37,8 +37,10 @@ def test_an_accelerator_s_answers_stay_there():
 def test_pieces_draw_the_same_dust_as_the_whole():
     """Stochastic rounding is one draw of bytes, added and cut, however the numbers lie."""
     x = np.random.default_rng(1).normal(size=(5, 100_001)).astype(np.float32)
-    dust = np.frombuffer(np.random.default_rng(42).bytes(2 * x.size), np.uint16).reshape(x.shape)
-    expected = ((x.view(np.uint32).astype(np.uint64) + dust) >> 16).astype(np.uint16)
+    random_bits = np.frombuffer(np.random.default_rng(42).bytes(2 * x.size), np.uint16).reshape(
+        x.shape
+    )
+    expected = ((x.view(np.uint32).astype(np.uint64) + random_bits) >> 16).astype(np.uint16)
     for kind in (x, np.asfortranarray(x), torch.from_numpy(x)):
         same_bits(lattice.round_stochastic(kind, rng=np.random.default_rng(42)), expected)
 

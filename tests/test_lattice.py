@@ -268,8 +268,8 @@ def test_large_arrays_draw_piece_by_piece_whatever_the_threads(monkeypatch):
         np.random.Generator(np.random.SFC64(s)).integers(0, 1 << 64, n, dtype=np.uint64)
         for s, n in zip(seeds, (250, 250, 250, 127), strict=True)
     ]
-    dust = np.concatenate(words).view(np.uint16)[: x.size].reshape(x.shape)
-    expected = ((x.view(np.uint32).astype(np.uint64) + dust) >> 16).astype(np.uint16)
+    random_bits = np.concatenate(words).view(np.uint16)[: x.size].reshape(x.shape)
+    expected = ((x.view(np.uint32).astype(np.uint64) + random_bits) >> 16).astype(np.uint16)
     for threads in (1, 3):
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
         for kind in (x, np.asfortranarray(x), torch.from_numpy(x)):

@@ -53,12 +53,12 @@ def test_a_tokenizer_takes_another_rule(qwen):
 @pytest.mark.parametrize("name", ["qwen3", "qwen3.5", "cl100k", "whisper"])
 def test_compiled_merging_is_the_definition(name):
     known = vocabulary.open(name)
-    whole, pairs = merging.whole(known), merging.derived_merges(known)
+    unchanged, pairs = merging.self_encoding(known), merging.derived_merges(known)
     rng = np.random.default_rng(42)
     some = [known.tokens[i] for i in rng.choice(len(known.tokens), 2_000) if known.tokens[i]]
     some += sorted(known.ids, key=len)[-50:]  # the longest
     unlike = {t for t in some if merging.merge(t, known) != [t]}
-    assert {t for t in some if t not in whole} == unlike
+    assert {t for t in some if t not in unchanged} == unlike
     built = {a + b: (a, b) for a, b in pairs}
     for token in some:
         assert built.get(token) == last_pair(token, known.ids[token], known.ids), token
@@ -80,4 +80,4 @@ def test_compiled_merging_of_odd_vocabularies():
         assert {a + b: (a, b) for a, b in merging.derived_merges(known)} == {
             token: pair for token, pair in pairs.items() if pair
         }
-    assert merging.whole(tiny([])) == frozenset()
+    assert merging.self_encoding(tiny([])) == frozenset()

@@ -44,16 +44,16 @@ def test_reference_fast_and_torch_are_equal(update, dtype, settings, piece, monk
         [peer], lr=lr, betas=(0.9, beta2), weight_decay=decay, **TORCH[update]
     )
     state = optim.start(run, numbers(0))
-    spelt = (state.param.clone(), state.exp_avg.clone(), state.exp_avg_sq.clone())
+    reference = (state.param.clone(), state.exp_avg.clone(), state.exp_avg_sq.clone())
     for step in range(1, 9):
         grad = numbers(step, 1e-3).to(grid)
         peer.grad = grad
         adamw.step()
         optim.step_(state, grad, run)
-        p, m, v = spelt
-        spelt = optim.adamw_reference(p, grad, m, v, run, step)
+        p, m, v = reference
+        reference = optim.adamw_reference(p, grad, m, v, run, step)
         theirs = (peer, adamw.state[peer]["exp_avg"], adamw.state[peer]["exp_avg_sq"])
-        for a, b, c in zip(theirs, state_tensors(state), spelt, strict=True):
+        for a, b, c in zip(theirs, state_tensors(state), reference, strict=True):
             assert torch.equal(a, b)
             assert torch.equal(a, c)
 

@@ -109,7 +109,7 @@ def test_whole_words_and_merges_that_never_build():
     odd = tiny([b"a", b"b", b"c", b"abc"])  # no pair leads to abc
     found = reachability.analyse(odd)
     assert found[3].reach is Reach.UNBUILT and "0 1 2" in found[3].evidence
-    assert reachability.analyse(replace(odd, whole_words=True))[3].reach is Reach.REACHABLE
+    assert reachability.analyse(replace(odd, ignore_merges=True))[3].reach is Reach.REACHABLE
 
 
 def test_a_space_token_that_needs_a_neighbour(qwen, search):

@@ -146,9 +146,9 @@ class Search:
         self.known: dict[bytes, list[bytes]] = {}  # of beginnings
 
     @cached_property
-    def whole(self) -> frozenset[bytes]:
+    def self_encoding(self) -> frozenset[bytes]:
         """The tokens that merging makes of their own bytes."""
-        return merging.whole(self.vocabulary)
+        return merging.self_encoding(self.vocabulary)
 
     def stable(self, left: bytes, right: bytes) -> bool:
         """Whether merging keeps `left` and `right` apart, and each of them whole."""

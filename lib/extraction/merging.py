@@ -86,7 +86,7 @@ def together(text: str, start: int, stop: int, vocabulary: Vocabulary) -> bool:
 
 def cut(word: bytes, vocabulary: Vocabulary) -> list[bytes]:
     """The byte strings of the tokens of one word."""
-    if vocabulary.whole_words and word in vocabulary.ids:
+    if vocabulary.ignore_merges and word in vocabulary.ids:
         return [word]
     return merge(word, vocabulary)
 
@@ -103,7 +103,7 @@ def encode(text: str, vocabulary: Vocabulary) -> list[int]:
     return [ids[token] for token in tokenize(text, vocabulary) if token in ids]
 
 
-def whole(vocabulary: Vocabulary) -> frozenset[bytes]:
+def self_encoding(vocabulary: Vocabulary) -> frozenset[bytes]:
     """The tokens that merging makes of their own bytes."""
     tokens = vocabulary.tokens
     if vocabulary.merges is not None or vocabulary.level != "byte":
@@ -142,7 +142,7 @@ def as_tokenizer(vocabulary: Vocabulary) -> Tokenizer:
         models.BPE(
             vocab={spell(token): id for token, id in vocabulary.ids.items()},
             merges=[(spell(a), spell(b)) for a, b in sorted(merges, key=merges.get)],
-            ignore_merges=vocabulary.whole_words,
+            ignore_merges=vocabulary.ignore_merges,
         )
     )
     if vocabulary.normaliser:

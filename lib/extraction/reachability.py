@@ -124,8 +124,8 @@ def _judged(id: int, search: fragments.Search) -> tuple[Reach, str, str | None]:
     if normal != text:
         return Reach.NORMALISED, f"{code_points(text)} becomes {code_points(normal)}", None
     words = merging.words(text, vocabulary)
-    built = token in search.whole
-    if len(words) == 1 and (built or vocabulary.whole_words):
+    built = token in search.self_encoding
+    if len(words) == 1 and (built or vocabulary.ignore_merges):
         return Reach.REACHABLE, "from its own text", text
     if built:
         for before, after in search.contexts.keeping(text):  # few: asked first
@@ -149,7 +149,7 @@ def _fragment(token: bytes, search: fragments.Search) -> tuple[Reach, str, str |
     cut = fragments.edges(token)
     if cut is None:
         return Reach.INCOMPLETE, f"{token.hex(' ')} occurs in no UTF-8 text", None
-    if token not in search.whole:
+    if token not in search.self_encoding:
         return Reach.UNBUILT, _merged(token, vocabulary), None
     reasons: Counter[str] = Counter()
     if cut.tail:

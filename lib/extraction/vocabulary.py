@@ -42,7 +42,7 @@ class Vocabulary:
     patterns: tuple[str, ...]  # the pre-tokenizer's expressions, applied one after the other
     merges: Mapping[tuple[bytes, bytes], int] | None  # None: any pair that joins to a token merges
     level: str = "byte"  # the units that merging starts from: "byte" or "character"
-    whole_words: bool = False  # a word that is a token is emitted without merging
+    ignore_merges: bool = False  # a word that is a token is emitted without merging
     origin: str = ""
 
     @cached_property
@@ -146,7 +146,7 @@ def _surrounded(
         entry["normaliser"],
         tuple(entry["patterns"]),
         None,
-        whole_words=entry.get("whole_words", False),
+        ignore_merges=entry.get("ignore_merges", False),
         origin=entry["origin"],
     )
 
@@ -211,7 +211,7 @@ def parse_tokenizer_json(data: bytes, where: str, rows: int = 0) -> Vocabulary:
         patterns,
         ranks,
         level="byte" if byte_level else "character",
-        whole_words=bool(model.get("ignore_merges")),
+        ignore_merges=bool(model.get("ignore_merges")),
     )
 
 
