@@ -35,10 +35,8 @@ FORMAT = 2  # raised when the layout of artefact files changes
 DIGEST_CHARACTERS = 16  # of the hexadecimal SHA-256, in file names
 KEY = "provenance"  # of a safetensors file's metadata
 PACKAGES = ("torch", "numpy", "safetensors", "h5py", "tokenizers")  # that results depend on
-MALFORMED = (  # what hostile bytes lead to
-    *(ValueError, KeyError, TypeError, AttributeError),
-    safetensors.SafetensorError,
-)
+# what hostile bytes lead to
+MALFORMED = (ValueError, KeyError, TypeError, AttributeError, safetensors.SafetensorError)
 
 
 class ArtifactError(RuntimeError):
@@ -232,13 +230,12 @@ def _as_numpy(value: Any) -> np.ndarray:
     if hasattr(value, "detach"):
         import torch
 
-        value = value.detach().cpu().contiguous()
-        value = value.view(torch.uint16) if value.dtype == torch.bfloat16 else value
-        value = value.numpy()
-    array = np.asarray(value)
+        value = value.detach().cpu()
+        value = (value.view(torch.uint16) if value.dtype == torch.bfloat16 else value).numpy()
+    array = np.asarray(value, order="C")
     if array.dtype.hasobject:
         raise ArtifactError("an artefact holds arrays of numbers, not Python objects")
-    return array if array.flags.c_contiguous else array.copy()
+    return array
 
 
 def opened(path: Path) -> Artifact:

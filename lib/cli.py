@@ -10,7 +10,7 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +18,12 @@ import numpy as np
 
 from lib import artifacts, files, paths
 from lib.extraction import catalogue, corpus, fetching, specimens, tensor_files
-from lib.extraction.catalogue import SpecimenError
+from lib.extraction.catalogue import SpecimenError, need
 
 FIRST_IDS = 10  # of each hole or component, in an answer
 SHOWN = 20  # holes or components in a text answer; --json has all
 COLUMNS = ("unique", "holes", "tokens", "largest", "varying")  # of a snowball
 DISTRIBUTIONS = ("gaussian", "ball", "shell", "laplace")
-SWEEP = """\
-example file:
-  world: {name: flannel, vocab: 500, thai_share: 0.2,
-          tokenizer_characters: 100000, characters: 80000}
-  base: {dim: 64, layers: 2, heads: 2, ff: 256, seq: 32, batch: 4, steps: 200}
-  grid: {lr: [0.001, 0.003], seed: [42, 43, 44]}
-  record: [W]
-"""
 
 
 def add(verbs: argparse._SubParsersAction) -> None:
@@ -87,8 +79,7 @@ def add(verbs: argparse._SubParsersAction) -> None:
     parser.add_argument("file", nargs="?", metavar="FILE", help="default: what was fetched")
     parser.add_argument("--out", type=Path, metavar="FILE.safetensors", required=True)
 
-    example = {"epilog": SWEEP, "formatter_class": argparse.RawDescriptionHelpFormatter}
-    parser = _verb(verbs, sweep, **example)
+    parser = _verb(verbs, sweep, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path, metavar="FILE.yml")
     parser.add_argument("--jobs", type=int, help="processes at a time (default: one a core)")
     help = "use a Dask scheduler's machines instead"
@@ -125,23 +116,18 @@ def census(args: argparse.Namespace) -> None:
     specimen = specimens.open(args.file)
     began = time.perf_counter()
     found = counting.of(specimen)
-    holes = [(len(ids), ids[:FIRST_IDS].tolist()) for ids in found.members]
     counts = ("unique", "surplus", "zero_pairs", "singletons", "hole_rows")
     answer = _about(specimen) | {name: getattr(found, name) for name in counts}
-    answer["holes"] = [{"population": count, "first_ids": ids} for count, ids in holes]
+    firsts = [(len(ids), ids[:FIRST_IDS].tolist()) for ids in found.members]
+    answer["holes"] = [{"population": count, "first_ids": ids} for count, ids in firsts]
     answer["seconds"] = round(time.perf_counter() - began, 4)
-    if args.json:
-        print(json.dumps(answer))
-        return
-    print(
-        f"{specimen.source}\n"
+    words = (
         f"{found.rows:,} rows, {found.unique:,} distinct, {found.surplus:,} surplus, "
         f"{found.singletons:,} identical to no other\n"
-        f"{len(holes):,} black holes of {found.hole_rows:,} rows, "
+        f"{len(firsts):,} black holes of {found.hole_rows:,} rows, "
         f"{found.zero_pairs:,} pairs at distance zero"
     )
-    _print_ids(holes)
-    print(f"{answer['seconds']:.2f} s")
+    _say(args, answer, specimen.source, words, *_listed(found.members, answer["seconds"]))
 
 
 def neighbours(args: argparse.Namespace) -> None:
@@ -157,42 +143,35 @@ def neighbours(args: argparse.Namespace) -> None:
     """
     from lib.analysis import graph
 
-    if args.steps < 0:
-        raise SpecimenError(f"--steps {args.steps}: a distance cannot be negative")
+    need(args.steps >= 0, f"--steps {args.steps}: a distance cannot be negative")
     specimen = specimens.open(args.file)
-    if specimen.precision not in ("BF16", "F16"):
-        raise SpecimenError(
-            f"{args.file}: its rows are {specimen.precision}; lattice steps are counted on BF16 "
-            "or F16 rows, so name such a tensor or save the matrix as bfloat16"
-        )
+    need(
+        specimen.precision in ("BF16", "F16"),
+        f"{args.file}: its rows are {specimen.precision}; lattice steps are counted on BF16 "
+        "or F16 rows, so name such a tensor or save the matrix as bfloat16",
+    )
     began = time.perf_counter()
     found = graph.search(specimen.bits, args.steps)
-    members = [ids.tolist() for ids in found.members]
     answer = _about(specimen) | {
         "distinct": found.census.unique,
         "steps": args.steps,
         "edges": len(found.edges),
         "pairs": found.edges.tolist(),
-        "components": members,
+        "components": [ids.tolist() for ids in found.members],
         "non_isolated": len(found.touched),
         "non_isolated_rows": len(found.rows_with_neighbour),
         "share_without": found.share_without,
         "seconds": round(time.perf_counter() - began, 4),
     }
-    if args.json:
-        print(json.dumps(answer))
-        return
-    print(
-        f"{specimen.source}\n"
+    words = (
         f"{found.census.rows:,} rows, {found.census.unique:,} distinct\n"
         f"{len(found.edges):,} pairs within {args.steps} step{'s' * (args.steps != 1)} in every "
         f"one of {specimen.dim:,} dimensions\n"
         f"{len(found.touched):,} distinct rows have a neighbour "
-        f"({len(found.rows_with_neighbour):,} with their copies), in {len(members):,} components; "
-        f"{100 * found.share_without:.2f} % of all rows have none"
+        f"({len(found.rows_with_neighbour):,} with their copies), in {len(found.members):,} "
+        f"components; {100 * found.share_without:.2f} % of all rows have none"
     )
-    _print_ids([(len(ids), ids) for ids in members])
-    print(f"{answer['seconds']:.2f} s")
+    _say(args, answer, specimen.source, words, *_listed(found.members, answer["seconds"]))
 
 
 def clock(args: argparse.Namespace) -> None:
@@ -213,52 +192,48 @@ def clock(args: argparse.Namespace) -> None:
 
     began = time.perf_counter()
     answer, norms, listed = _norms(args)
-    recipe, start, dim = None, reader.Start(0.02), answer["dim"]
-    if args.recipe:
-        recipe = reader.read_recipe(*specimens.split(args.recipe))
-        start = recipe.start or start
+    recipe = reader.read_recipe(*specimens.split(args.recipe)) if args.recipe else None
+    known, dim = recipe and recipe.start, answer["dim"]
+    start = known or reader.Start(0.02)
     inside = listed[reader.clustered(norms[listed], dim)]
     if args.matrix.endswith(".json") and len(inside):  # printed norms: of float32 squares
         printed = float(np.median(norms[inside]))
         norms = norms * (reader.restored(printed, dim, start) / printed)
+    own, others = norms[inside], np.setdiff1d(np.arange(len(norms)), listed)
+    zero = int((norms[listed] == 0).sum())
     try:
-        found = reader.read(norms[inside], start, dim)
+        found = reader.read(own, start, dim)
     except reader.ClockError as error:
         raise reader.ClockError(f"{answer['source']}: {len(listed)} rows listed; {error}") from None
-    others = np.setdiff1d(np.arange(len(norms)), listed)
-    range_ = (norms[others] >= norms[inside].min()) & (norms[others] <= norms[inside].max())
-    answer |= {"listed": len(listed), "zero": int((norms[listed] == 0).sum())}
-    cluster = dict(zip(inside.tolist(), norms[inside].tolist(), strict=True))
-    answer |= {"cluster": cluster, "elsewhere": np.setdiff1d(listed, inside).tolist()}
-    answer |= {"reachable": others[range_].tolist(), "median": float(np.median(norms[inside]))}
-    names = ("scatter", "expected", "exposure", "low", "high")
-    answer |= {name: getattr(found, name) for name in names}
-    answer["start_assumed"] = recipe is None or recipe.start is None
+    answer |= vars(found) | {
+        "rows": answer["rows"],
+        "listed": len(listed),
+        "zero": zero,
+        "cluster": dict(zip(inside.tolist(), own.tolist(), strict=True)),
+        "elsewhere": np.setdiff1d(listed, inside).tolist(),
+        "reachable": others[(norms[others] >= own.min()) & (norms[others] <= own.max())].tolist(),
+        "median": float(np.median(own)),
+        "start_assumed": not known,
+    }
+    said = "the recipe's" if known else "N(0, 0.02), assumed"
+    lines = [
+        f"{len(listed):,} rows that no text gives: {len(inside):,} in one cluster, "
+        f"{zero:,} exactly zero, {len(answer['elsewhere']) - zero:,} elsewhere; "
+        f"{len(answer['reachable']):,} reachable rows in its range",
+        f"median norm {answer['median']:.6g}, relative scatter {found.scatter:.3%}, "
+        f"expected {found.expected:.3%}",
+        f"exposure {found.exposure:.5f} ({found.low:.5f} to {found.high:.5f}, 95 %), start: {said}",
+    ]
     if recipe:
         off, error = found.exposure - recipe.total, found.expected / found.rows**0.5
         answer |= {"due": recipe.total, "difference": off, "errors": off / error}
         answer["assumed"] = recipe.assumed
-    answer["seconds"] = round(time.perf_counter() - began, 4)
-    if args.json:
-        print(json.dumps(answer))
-        return
-    said = "N(0, 0.02), assumed" if answer["start_assumed"] else "the recipe's"
-    elsewhere = len(answer["elsewhere"]) - answer["zero"]
-    print(
-        f"{answer['source']}\n"
-        f"{len(listed):,} rows that no text gives: {len(inside):,} in one cluster, "
-        f"{answer['zero']:,} exactly zero, {elsewhere:,} elsewhere; "
-        f"{len(answer['reachable']):,} reachable rows in its range\n"
-        f"median norm {answer['median']:.6g}, relative scatter {found.scatter:.3%}, "
-        f"expected {found.expected:.3%}\n"
-        f"exposure {found.exposure:.5f} ({found.low:.5f} to {found.high:.5f}, 95 %), start: {said}"
-    )
-    if recipe:
-        print(
-            f"due by the recipe {recipe.total:.5f}: off by {off:+.5f}, "
-            f"{answer['errors']:+.1f} standard errors; assumed: "
-            f"{', '.join(recipe.assumed) or 'nothing'}"
+        lines.append(
+            f"due by the recipe {recipe.total:.5f}: off by {off:+.5f}, {off / error:+.1f} standard "
+            f"errors; assumed: {', '.join(recipe.assumed) or 'nothing'}"
         )
+    answer["seconds"] = round(time.perf_counter() - began, 4)
+    _say(args, answer, answer["source"], *lines)
 
 
 def _norms(args: argparse.Namespace) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
@@ -282,12 +257,10 @@ def _norms(args: argparse.Namespace) -> tuple[dict[str, Any], np.ndarray, np.nda
     else:
         specimen = specimens.open(args.matrix)
         norms, about = specimen.norms, _about(specimen)
-        folder = specimens.split(args.matrix)[0]
-        beside = folder / "tokenizer.json"
-        tokenizer = tokenizer or specimen.description.tokenizer
-        tokenizer = tokenizer or (str(beside) if beside.is_file() else None)
-    if not tokenizer:
-        raise SpecimenError(f"{args.matrix}: which tokenizer? give --tokenizer")
+        beside = specimens.split(args.matrix)[0] / "tokenizer.json"
+        found = str(beside) if beside.is_file() else None
+        tokenizer = tokenizer or specimen.description.tokenizer or found
+    need(tokenizer, f"{args.matrix}: which tokenizer? give --tokenizer")
     known = vocabulary.open(tokenizer, len(norms))
     dead = [r.id for r in reachability.analyse(known) if r.reach.dead and r.id < len(norms)]
     return about, norms, np.array(dead, dtype=int)
@@ -295,18 +268,23 @@ def _norms(args: argparse.Namespace) -> tuple[dict[str, Any], np.ndarray, np.nda
 
 def _about(specimen: specimens.Specimen) -> dict[str, Any]:
     """What an answer says first: which matrix it is about."""
-    tensor = specimen.description.tensor
-    about = {"source": specimen.source, "tensor": tensor, "dtype": specimen.precision}
-    return about | {"rows": specimen.rows, "dim": specimen.dim}
+    about = {"source": specimen.source, "tensor": specimen.description.tensor}
+    return about | {"dtype": specimen.precision, "rows": specimen.rows, "dim": specimen.dim}
 
 
-def _print_ids(groups: list[tuple[int, list[int]]]) -> None:
-    """A line for each of the first groups: how many, and the first of them."""
-    for count, ids in groups[:SHOWN]:
-        rest = ", …" if count > FIRST_IDS else ""
-        print(f"{count:>8,}  {', '.join(map(str, ids[:FIRST_IDS]))}{rest}")
+def _say(args: argparse.Namespace, answer: Any, *lines: str) -> None:
+    """Print an answer: as JSON if that was asked for, else in words."""
+    print(json.dumps(answer) if args.json else "\n".join(lines))
+
+
+def _listed(groups: Sequence[np.ndarray], seconds: float) -> Iterator[str]:
+    """A line for each of the first groups of row ids (how many, the first of them), the time."""
+    for ids in groups[:SHOWN]:
+        rest = ", …" if len(ids) > FIRST_IDS else ""
+        yield f"{len(ids):>8,}  {', '.join(map(str, ids[:FIRST_IDS]))}{rest}"
     if len(groups) > SHOWN:
-        print(f"          … and {len(groups) - SHOWN:,} smaller ones (--json has all)")
+        yield f"          … and {len(groups) - SHOWN:,} smaller ones (--json has all)"
+    yield f"{seconds:.2f} s"
 
 
 def list_specimens(args: argparse.Namespace) -> int:
@@ -325,21 +303,19 @@ def list_specimens(args: argparse.Namespace) -> int:
         {name: getattr(d, name) for name in fields} | {"here": specimens.here(d), "note": d.note}
         for d in catalogue.CATALOGUE
     ]
-    if args.json:
-        print(json.dumps(rows))
-        return 0
-    print(f"{'ID':20} {'HERE':8} {'ROWS':>8} {'DIM':>6} {'DTYPE':5}  MODEL")
+    lines = [f"{'ID':20} {'HERE':8} {'ROWS':>8} {'DIM':>6} {'DTYPE':5}  MODEL"]
     for row in rows:
         gated = " (gated)" if row["gated"] else ""
         size, dim = (f"{row[name]:,}" if row[name] else "–" for name in ("rows", "dim"))
         note = f": {row['note']}" if row["note"] else ""
-        print(
-            f"{row['id']:20} {row['here']:8} {size:>8} {dim:>6} "
-            f"{row['dtype']:5}  {row['model']}{gated}{note}"
-        )
+        place = f"{row['id']:20} {row['here']:8} {size:>8} {dim:>6} {row['dtype']:5}"
+        lines.append(f"{place}  {row['model']}{gated}{note}")
     subject = catalogue.resolve("subject")
-    print(f"\nChapters read -p specimen=ID; by default `subject`, which is {subject} here.")
-    print("`python -m lib fetch ID` brings a whole matrix here; generators train the last ones.")
+    lines += [
+        f"\nChapters read -p specimen=ID; by default `subject`, which is {subject} here.",
+        "`python -m lib fetch ID` brings a whole matrix here; generators train the last ones.",
+    ]
+    _say(args, rows, *lines)
     return 0
 
 
@@ -385,9 +361,8 @@ def cut(args: argparse.Namespace) -> None:
     """
     from lib.analysis import extracts
 
-    if args.id not in extracts.CUTS:
-        known = ", ".join(extracts.CUTS)
-        raise SpecimenError(f"{args.id}: the book has no extract of it; there are {known}")
+    known = ", ".join(extracts.CUTS)
+    need(args.id in extracts.CUTS, f"{args.id}: the book has no extract of it; there are {known}")
     whole = specimens.open(args.file or args.id)
     make, settings = extracts.CUTS[args.id]
     make(whole, catalogue.find(args.id), args.out, **settings)
@@ -434,37 +409,31 @@ def snowball(args: argparse.Namespace) -> None:
     from lib.analysis import centres, simulation
 
     row, source = centres.resolve(args.centre, seed=args.seed)
+    given = {name: getattr(args, name) for name in ("distribution", "rows", "seed")}
     began = time.perf_counter()
     try:
-        settings = {
-            name: getattr(args, name) for name in ("rows", "trials", "distribution", "seed")
-        }
-        found = simulation.simulate(row, scale=args.sigma, **settings)
+        found = simulation.simulate(row, scale=args.sigma, trials=args.trials, **given)
     except (ValueError, TypeError) as error:
         raise SpecimenError(f"{source}: {error}") from None
     seconds = time.perf_counter() - began
     columns = {name: getattr(found, name) for name in COLUMNS}
-    summary = {
-        "mean": {name: float(values.mean()) for name, values in columns.items()},
-        "std": {name: float(values.std()) for name, values in columns.items()},
-    }
     trials = [{name: int(v[i]) for name, v in columns.items()} for i in range(len(found))]
+    mean = {name: float(values.mean()) for name, values in columns.items()}
+    std = {name: float(values.std()) for name, values in columns.items()}
     norm = float(np.linalg.norm(row.astype(np.float64)))
-    if args.json:
-        answer = {"centre": source, "norm": norm, "dimensions": row.size}
-        answer |= {name: getattr(args, name) for name in ("sigma", "distribution", "rows", "seed")}
-        print(json.dumps({**answer, "trials": trials, **summary, "seconds": round(seconds, 4)}))
-        return
-    print(f"{source} (norm {norm:.6f}, {row.size:,} dimensions)")
-    print(
+    answer = {"centre": source, "norm": norm, "dimensions": row.size, "sigma": args.sigma, **given}
+    answer |= {"trials": trials, "mean": mean, "std": std, "seconds": round(seconds, 4)}
+    _say(
+        args,
+        answer,
+        f"{source} (norm {norm:.6f}, {row.size:,} dimensions)",
         f"{args.distribution} noise of {args.sigma:g}, {args.rows:,} rows, "
-        f"{args.trials:,} trials, seed {args.seed}: {seconds:.3f} s"
+        f"{args.trials:,} trials, seed {args.seed}: {seconds:.3f} s",
+        "trial " + "".join(f"{name:>10}" for name in COLUMNS),
+        *(f"{i:>5} " + "".join(f"{n:>10,}" for n in t.values()) for i, t in enumerate(trials)),
+        " mean " + "".join(f"{x:>10,.2f}" for x in mean.values()),
+        "  std " + "".join(f"{x:>10,.2f}" for x in std.values()),
     )
-    print("trial " + "".join(f"{name:>10}" for name in COLUMNS))
-    for i, trial in enumerate(trials):
-        print(f"{i:>5} " + "".join(f"{trial[name]:>10,}" for name in COLUMNS))
-    for key, values in summary.items():
-        print(f"{key:>5} " + "".join(f"{values[name]:>10,.2f}" for name in COLUMNS))
 
 
 def sweep(args: argparse.Namespace) -> int:
@@ -472,6 +441,13 @@ def sweep(args: argparse.Namespace) -> int:
 
     Train and film every combination of the values in the file's grid. What is already on disk is
     not made again, so a sweep that was stopped goes on where it was.
+
+    example file:
+      world: {name: flannel, vocab: 500, thai_share: 0.2,
+              tokenizer_characters: 100000, characters: 80000}
+      base: {dim: 64, layers: 2, heads: 2, ff: 256, seq: 32, batch: 4, steps: 200}
+      grid: {lr: [0.001, 0.003], seed: [42, 43, 44]}
+      record: [W]
     """
     from lib.training import sweep as sweeps
 

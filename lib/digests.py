@@ -12,7 +12,6 @@ import enum
 import functools
 import hashlib
 import inspect
-import itertools
 import json
 import sys
 import textwrap
@@ -115,23 +114,20 @@ def _digest(own: Iterable[str], places: Iterable[Place]) -> str:
     digest = hashlib.sha256()
     for text in own:
         digest.update(text.encode())
-    for module, names in itertools.groupby(sorted(places), key=lambda place: place[0]):
-        texts = _source(module).texts
-        for _, name in names:
-            digest.update(f"{module}.{name}|{texts[name]}|".encode())
+    source = functools.cache(_source)  # each module is looked at once
+    for module, name in sorted(places):
+        digest.update(f"{module}.{name}|{source(module).texts[name]}|".encode())
     return digest.hexdigest()
 
 
 def _closure(start: set[Place], beyond: frozenset[str]) -> set[Place]:
     """Everything that the definitions `start` reach, without the modules `beyond`."""
     seen: set[Place] = set()
-    sources: dict[str, Source] = {}  # each module is looked at once
+    look = functools.cache(_source)  # at each module once
     waiting = [place for place in start if place[0] not in beyond]
     while waiting:
         module, name = waiting.pop()
-        if module not in sources:
-            sources[module] = _source(module)
-        source = sources[module]
+        source = look(module)
         names = [*source.texts] if name == WHOLE else [name, ""]  # "" is what runs on import
         for found in names:
             if found in source.texts and (module, found) not in seen:

@@ -27,7 +27,7 @@ import numpy as np
 
 from lib import files, paths, progress
 from lib.extraction import editions, fetching, ranges
-from lib.extraction.catalogue import SpecimenError
+from lib.extraction.catalogue import SpecimenError, need
 from lib.extraction.editions import EditionError
 
 # Typographic characters that Moby-Dick's edition uses beside ASCII.
@@ -210,7 +210,7 @@ def fetch(name: str, *, again: bool = False) -> Path:
                 remote = ranges.find(wanted.file, name)
             else:
                 remote = fetching.dataset_file(wanted.repo, wanted.file, wanted.revision)
-            _begin(parts, f"{remote.size} {remote.version}")
+            _begin(parts, json.dumps(f"{remote.size} {remote.version}"))
             found = _text(wanted, RangeFile(remote, parts))
             keep_slice(name, found, f"{wanted.repo or ''} {wanted.file}".strip(), remote.version)
             shutil.rmtree(parts)
@@ -224,10 +224,9 @@ def fetch(name: str, *, again: bool = False) -> Path:
 def _begin(parts: Path, version: str) -> None:
     """Empty the folder of kept ranges if they are of another version of the file."""
     stamp = parts / "version.json"
-    if not stamp.exists() or json.loads(stamp.read_text()) != version:
+    if not stamp.exists() or stamp.read_text() != version:
         shutil.rmtree(parts)
-        parts.mkdir()
-        files.write_atomically(stamp, lambda path: path.write_text(json.dumps(version)))
+        files.write_atomically(stamp, lambda path: path.write_text(version))
 
 
 class RangeFile(io.RawIOBase):
@@ -285,11 +284,11 @@ def _take(texts: Iterable[str], between: str, characters: int | None, name: str)
             if characters is not None and length >= characters + len(between):
                 break
     joined = between.join(found)
-    if characters is not None and len(joined) < characters:
-        raise SpecimenError(
-            f"{name}: has {len(joined):,} characters, {characters:,} were asked for; the file has "
-            "changed: mend its entry in data/corpora/catalogue.yaml"
-        )
+    need(
+        characters is None or len(joined) >= characters,
+        f"{name}: has {len(joined):,} characters, {characters or 0:,} were asked for; the file has "
+        "changed: mend its entry in data/corpora/catalogue.yaml",
+    )
     return joined[:characters]
 
 
@@ -307,8 +306,7 @@ def _of_text(source: RangeFile) -> Iterator[str]:
 def _gutenberg(text: str, name: str) -> str:
     """The book without what Project Gutenberg writes round it. Raises SpecimenError."""
     start, end = (text.find(mark) for mark in GUTENBERG)
-    if not 0 <= start < end:
-        raise SpecimenError(f"{name}: is no Project Gutenberg text (no START and END lines)")
+    need(0 <= start < end, f"{name}: is no Project Gutenberg text (no START and END lines)")
     return text[text.index("\n", start) : end].strip("\n\ufeff ") + "\n"
 
 
@@ -319,17 +317,15 @@ def _of_parquet(source: RangeFile, column: str) -> Iterator[str]:
         import pyarrow
         import pyarrow.parquet
     except ImportError:
-        raise SpecimenError(
-            f"{name}: reading Parquet needs pyarrow: `pip install '.[corpora]'`"
-        ) from None
+        why = f"{name}: reading Parquet needs pyarrow: `pip install '.[corpora]'`"
+        raise SpecimenError(why) from None
     try:
         file = pyarrow.parquet.ParquetFile(pyarrow.PythonFile(source, mode="r"))
-        if column not in file.schema_arrow.names:
-            names = ", ".join(file.schema_arrow.names)
-            raise SpecimenError(f"{name}: has no column {column!r}; there are {names}")
+        names = file.schema_arrow.names
+        need(column in names, f"{name}: has no column {column!r}; there are {', '.join(names)}")
         kind = file.schema_arrow.field(column).type
-        if not (pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)):
-            raise SpecimenError(f"{name}: column {column!r} holds {kind}, not text")
+        is_text = pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)
+        need(is_text, f"{name}: column {column!r} holds {kind}, not text")
         for group in range(file.num_row_groups):
             rows = file.read_row_group(group, columns=[column], use_threads=False)
             yield from (text for text in rows.column(0).to_pylist() if text)

