@@ -75,7 +75,7 @@ def test_statistics_count_rows_in_holes_alone():
 
 def test_the_chains_of_the_chapter_are_the_printed_holes():
     notebook = reader.read(paths.CHAPTERS / f"{CHAPTER}.qmd")
-    [source] = [c.source for c in notebook.cells if "label: inference-data" in c.source]
+    [source] = [c.source for c in notebook.cells if "data = [chains(" in c.source]
     hole = qwen3.thirteen()
     names = {"np": np, "Counter": Counter, "lattice": lattice, "qwen3": qwen3, "chains": chains}
     names |= {"hole": hole, "tokens": hole.populations.sum()}
