@@ -72,34 +72,10 @@ def test_one_flip_that_determines_another_is_seen():
     assert (null.distinct > 4).all()
 
 
-def test_a_line_cut_by_walls_has_one_cell_more_than_walls():
-    table = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [1, 1, 1]])
-    populations = np.array([40, 30, 20, 10])
-    rng = np.random.default_rng(42)
-    line = crystal.low_rank(table, populations, 1, rng=rng, trials=20)
-    assert (line.distinct == 4).mean() > 0.9
-    plane = crystal.low_rank(table, populations, 2, rng=rng, trials=20).distinct
-    assert plane.max() <= 8 and plane.mean() > 4.5
-
-
 def test_half_precision_is_rounded_once():
     bits = np.arange(0x7C00, dtype=np.uint16)
     expected = lattice.round_nearest(bits.view(np.float16).astype(np.float32))
     np.testing.assert_array_equal(crystal.half_precision(bits), expected)
-
-
-def test_the_spread_is_recovered_from_which_dimensions_vary():
-    rng = np.random.default_rng(42)
-    step = 2.0 ** rng.integers(-28, -12, 4000)
-    width = 3e-7
-    varies = rng.random(step.size) < np.minimum(1, width / step)
-    fit = crystal.fit_spread(step, varies, rng=rng, trials=200)
-    assert fit.low < width < fit.high and fit.p_value > 0.01
-    assert fit.classes[:, 1].sum() == step.size and fit.classes[:, 2].sum() == varies.sum()
-    wrong = rng.random(step.size) < 0.1  # no relation to the step
-    assert crystal.fit_spread(step, wrong, rng=rng, trials=200).p_value < 0.01
-    with pytest.raises(ValueError, match="some dimensions vary"):
-        crystal.fit_spread(step, np.zeros(step.size, bool), rng=rng, trials=200)
 
 
 def test_the_rows_that_coincide_in_an_independent_cloud_lie_above_their_shuffles():

@@ -1,10 +1,14 @@
 """Inference: evidence is the integral that it claims to be; a planted sigma is found."""
 
+from collections import Counter
+
 import numpy as np
 from scipy import special, stats
 
-from lib import lattice
-from lib.analysis import inference, qwen3
+from book import reader
+from lib import lattice, paths
+from lib.analysis import census, inference, qwen3
+from tests.test_shown_code import shown
 
 
 def test_the_evidence_of_a_dimension_is_its_integral():
@@ -32,25 +36,30 @@ def test_the_evidence_of_one_dimension_is_the_integral_it_claims_to_be():
         assert abs(np.exp(found) / plain - 1) < 1e-3
 
 
+CHAPTER = "monument-valley/05-inference"
+chains = shown(CHAPTER, "chains", Counter=Counter, inference=inference)
+statistics = shown(CHAPTER, "statistics", census=census, alike=shown(CHAPTER, "alike"))
+
+
 def test_a_planted_sigma_is_found_and_the_holes_are_no_snowball():
     rng = np.random.default_rng(1)
     ulp = 2.0 ** (qwen3.exponents() - 134.0)[:400]
     noise = 2e-9 / ulp * rng.standard_normal((900, 400))
     rows = np.rint(rng.uniform(-0.5, 0.5, 400) + noise).astype(np.int64)
-    data = inference.of_rows(rows, ulp)
+    data = chains(rows, ulp)
     assert sum(chain.times for chain in data) == 400
     assert all(chain.counts.sum() == 900 for chain in data)
-    grid, p = inference.refined(data, 1e-10, 1e-7, points=41)
+    given = {"inference": inference, "special": special, "grid_points": 41}
+    grid, p = shown(CHAPTER, "refined", **given)(data, 1e-10, 1e-7)
     assert abs(np.log((grid * p).sum() / 2e-9)) < 0.1
-    replicate = inference.statistics(inference.predict(2e-9, data, rng=rng))
-    truth = inference.statistics(rows)
+    replicate = statistics(inference.predict(2e-9, data, rng=rng))
+    truth = statistics(rows)
     assert abs(replicate["varying"] - truth["varying"]) <= 4
     more = inference.predict(2e-9, data, rng=rng, rows=1200)
     assert len(more) == 1200 and abs(more.shape[1] - truth["varying"]) < 20
     hole = qwen3.thirteen()
     steps = lattice.ordinal(hole.bits).astype(int) - lattice.ordinal(hole.bits[:1])
-    qwen = np.repeat(steps, hole.populations, axis=0)
-    observed = inference.statistics(qwen)
+    observed = statistics(np.repeat(steps, hole.populations, axis=0))
     assert (observed["holes"], observed["varying"], observed["widest"]) == (13, 20, 11)
     assert observed["alike"] > 0.99 and observed["gap"] > 0 and truth["gap"] == 0
 
@@ -59,13 +68,19 @@ def test_statistics_count_rows_in_holes_alone():
     steps = np.zeros((300, 3), np.int64)
     steps[:100, 0] = 1
     with_singles = np.vstack([steps, [[0, 7, 0]], [[0, -2, 4]]])
-    assert inference.statistics(with_singles) == inference.statistics(steps)
-    assert inference.statistics(steps)["widest"] == 1
-    assert set(inference.statistics(with_singles[-2:]).values()) == {0}
+    assert statistics(with_singles) == statistics(steps)
+    assert statistics(steps)["widest"] == 1
+    assert set(statistics(with_singles[-2:]).values()) == {0}
 
 
-def test_the_observed_steps_are_the_printed_holes():
-    data = inference.observed()
+def test_the_chains_of_the_chapter_are_the_printed_holes():
+    notebook = reader.read(paths.CHAPTERS / f"{CHAPTER}.qmd")
+    [source] = [c.source for c in notebook.cells if "data = [chains(" in c.source]
+    hole = qwen3.thirteen()
+    names = {"np": np, "Counter": Counter, "lattice": lattice, "qwen3": qwen3, "chains": chains}
+    names |= {"hole": hole, "tokens": hole.populations.sum()}
+    exec(source, names)
+    data = names["data"]
     varying = [np.count_nonzero(chain.counts) > 1 for chain in data]
     assert varying == [True] * 20 + [False] * (len(data) - 20)
     assert sum(chain.times for chain in data) == 2560

@@ -21,6 +21,7 @@ from lib.analysis import (
     coalescence,
     crystal,
     mechanisms,
+    qwen3,
     snowball,
 )
 from lib.extraction import merging, vocabulary
@@ -78,17 +79,45 @@ def test_rounding():
     np.testing.assert_array_equal(stochastic(x, ours), lattice.round_stochastic(x, rng=theirs))
 
 
-def test_the_likelihood_that_the_fit_maximises():
-    likelihood = shown("lattice/04-constant", "log_likelihood")
+def fit_width(rng):
+    """The fit of the chapter on constant dimensions, with the functions that it calls."""
+    given = {"rng": rng, "xlogy": special.xlogy}
+    given["Fit"] = namedtuple("Fit", "width low high classes p_value")
+    for name in ("log_likelihood", "deviance", "share_as_far", "fit_width"):
+        given[name] = shown("lattice/04-constant", name, **given)
+    return given["fit_width"]
+
+
+def test_the_fit_maximises_the_likelihood():
+    def likelihood(R, step, varies):
+        p = np.clip(R / step, 1e-300, 1 - 1e-3)
+        return np.log(np.where(varies, p, 1 - p)).sum()
+
     rng = np.random.default_rng(3)
     step = 2.0 ** rng.integers(-28, -12, 2000)
     varies = rng.random(step.size) < np.minimum(1, 2e-7 / step)
-    fit = crystal.fit_spread(step, varies, rng=rng, trials=20)
+    fit = fit_width(rng)(step, varies, trials=20)
     best = likelihood(fit.width, step, varies)
     assert all(best >= likelihood(fit.width * f, step, varies) for f in (0.8, 0.97, 1.03, 1.25))
     for end, beyond in ((fit.low, 0.98), (fit.high, 1.02)):
         assert best - likelihood(end, step, varies) < 1.93
         assert best - likelihood(end * beyond, step, varies) > 1.92
+
+
+def test_the_spread_is_recovered_from_which_dimensions_vary():
+    rng = np.random.default_rng(42)
+    fitted = fit_width(rng)
+    step = 2.0 ** rng.integers(-28, -12, 4000)
+    width = 3e-7
+    varies = rng.random(step.size) < np.minimum(1, width / step)
+    fit = fitted(step, varies, trials=200)
+    assert fit.low < width < fit.high and fit.p_value > 0.01
+    assert fit.classes[:, 1].sum() == step.size and fit.classes[:, 2].sum() == varies.sum()
+    wrong = rng.random(step.size) < 0.1  # no relation to the step
+    assert fitted(step, wrong, trials=200).p_value < 0.01
+    for all_or_none in (np.zeros, np.ones):
+        with pytest.raises(AssertionError, match="some that vary"):
+            fitted(step, all_or_none(step.size, bool), trials=200)
 
 
 def test_round_trips_tell_the_format():
@@ -154,6 +183,18 @@ def test_a_line_of_descent_is_consistent_and_a_cube_is_not():
     apart = (table[:, None] != table).sum(axis=-1)
     tree = nx.minimum_spanning_tree(nx.from_numpy_array(apart))
     assert consistency(table) == table.max(axis=0).sum() / tree.size(weight="weight")
+
+
+def test_a_line_cut_by_walls_has_one_cell_more_than_walls():
+    table = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [1, 1, 1]])
+    every = np.repeat(table, [40, 30, 20, 10], axis=0)
+    given = {"every": every, "rng": np.random.default_rng(42)}
+    given["cut"] = shown("spongecrystal/05-flips", "cut")
+    cut_cloud = shown("spongecrystal/05-flips", "cut_cloud", **given)
+    line = crystal.counted(cut_cloud(1) for _ in range(20))
+    assert (line.distinct == 4).mean() > 0.9
+    plane = crystal.counted(cut_cloud(2) for _ in range(20)).distinct
+    assert plane.max() <= 8 and plane.mean() > 4.5
 
 
 def test_the_dimensions_that_vary_are_as_many_as_their_ranges_say():
@@ -404,9 +445,65 @@ def test_a_dose_of_exposure():
     assert np.isinf(exposure(np.zeros(3), 0.02)).all()
 
 
+Pattern = namedtuple("Pattern", "distinct holes varying several gapped correlation")
+
+
+def pattern(bits: np.ndarray) -> Pattern:
+    """The pattern of rows as the chapter on the odd dimensions counts it."""
+    strongest = shown("coalescence/08-dimensions", "strongest")
+    given = {"census": census, "Pattern": Pattern, "strongest": strongest}
+    return shown("coalescence/08-dimensions", "pattern_of", **given)(bits)
+
+
+def printed_pattern() -> Pattern:
+    holes = qwen3.thirteen()
+    return pattern(np.repeat(holes.bits, holes.populations, axis=0))
+
+
+def test_the_printed_pattern():
+    found = printed_pattern()
+    assert (found.distinct, found.holes, found.varying) == (13, 13, 20)
+    assert 0 < found.gapped <= found.several and found.correlation > 0.9
+
+
+def test_a_planted_pattern_is_counted():
+    bits = np.tile(lattice.round_nearest(np.float32([0.01, 0.02, 0.03, 0.04])), (6, 1))
+    bits[3:, 1] += 3  # two modes, three steps apart
+    bits[3:, 2] += 3
+    bits[5, 3] += 1
+    assert pattern(bits) == Pattern(3, 2, 3, 2, 2, pytest.approx(1.0))
+    assert pattern(bits[:3]) == Pattern(1, 1, 0, 0, 0, 0.0)
+    assert pattern(bits[:1]) == Pattern(1, 0, 0, 0, 0, 0.0)
+
+
+def test_a_pattern_of_holes_leaves_single_rows_out():
+    bits = np.tile(lattice.round_nearest(np.float32([0.01, 0.02, 0.03])), (5, 1))
+    bits[2:4, 1] += 1
+    bits[4, 2] += 9  # stands alone
+    assert pattern(census.without_singles(bits)) == Pattern(2, 2, 1, 0, 0, 0.0)
+    whole = pattern(bits)
+    assert (whole.distinct, whole.holes, whole.varying, whole.several) == (3, 2, 2, 1)
+    nothing = pattern(census.without_singles(bits[[0, 2, 4]]))
+    assert nothing == Pattern(0, 0, 0, 0, 0, 0.0)
+
+
+@pytest.mark.slow
+def test_few_points_moved_apart_come_nearer_to_the_print_than_a_cloud():
+    far_apart, wanted = shown("coalescence/08-dimensions", "far_apart"), printed_pattern()
+    cloud = mechanisms.cloud(2e-9, rows=2212, steps=80)
+    assert np.isclose(cloud.astype(np.float64).std(axis=0).mean(), 2e-9, rtol=0.1)
+
+    def far(mechanism, size):
+        moved = mechanisms.displaced(cloud, mechanism, size)
+        return far_apart(pattern(census.without_singles(moved)), wanted)
+
+    heated = min(far(mechanisms.Mechanism.HEAT, size) for size in (3e-8, 6e-8))
+    assert heated < far(mechanisms.Mechanism.NONE, 0.0)
+
+
 def test_patterns_and_clouds_of_the_odd_dimensions():
     far_apart = shown("coalescence/08-dimensions", "far_apart")
-    one, other = mechanisms.Pattern(3, 2, 3, 2, 2, 1.0), mechanisms.Pattern(7, 2, 3, 5, 2, 0.0)
+    one, other = Pattern(3, 2, 3, 2, 2, 1.0), Pattern(7, 2, 3, 5, 2, 0.0)
     assert far_apart(one, one) == 0
     assert far_apart(one, other) == far_apart(other, one) == pytest.approx(2 * np.log(2))
     cooled = shown("coalescence/08-dimensions", "cooled")

@@ -11,15 +11,12 @@ n_j being how many of the N rows sit in cell j. Dimensions are independent under
 likelihood of sigma is the product. Binade edges and float32's half ULP are absorbed by delta.
 """
 
-from collections import Counter
 from typing import NamedTuple
 
 import numpy as np
 from scipy import special
 
-from lib import lattice, progress
-from lib.analysis import qwen3
-from lib.analysis.census import demographics, without_singles
+from lib import progress
 
 WIDE = 0.04  # s from which no cell has a flat inside
 T = np.linspace(-9, 9, 181)  # delta relative to a border, in units of s
@@ -30,38 +27,9 @@ class Chain(NamedTuple):
     """How rows are spread over the cells of a dimension, and of all that look like it."""
 
     ulp: float
-    low: int  # lowest occupied cell; 0 is that of the largest hole, or the commonest
+    low: int  # lowest occupied cell; 0 is the commonest
     counts: np.ndarray  # (cells,) int64: rows in cells low, low + 1, ...
     times: int  # dimensions that look like this
-
-
-def observed() -> list[Chain]:
-    """Qwen3-4B's 2,100 rows in holes: 20 varying dimensions by their bits, 2,540 constant ones.
-
-    The cluster's single rows are missing, as their bits are not printed.
-    """
-    hole = qwen3.thirteen()
-    exponents = lattice.fields(hole.bits[0]).exponent.tolist()
-    chains = []
-    for offset, exponent in zip(hole.displacement.T, exponents, strict=True):
-        counts = np.bincount(offset - offset.min(), weights=hole.populations).astype(np.int64)
-        chains.append(Chain(2.0 ** (exponent - 134.0), int(offset.min()), counts, 1))
-    everyone = np.array([hole.populations.sum()])
-    constant = Counter(qwen3.exponents().tolist()) - Counter(exponents)
-    for exponent, times in sorted(constant.items()):
-        chains.append(Chain(2.0 ** (exponent - 134.0), 0, everyone, times))
-    return chains
-
-
-def of_rows(steps: np.ndarray, ulp: np.ndarray) -> list[Chain]:
-    """Chains of (rows, D) int64 lattice steps with (D,) float64 ULPs; alike dimensions gathered."""
-    alike: Counter[tuple] = Counter()
-    for column, size in zip(steps.T, ulp.tolist(), strict=True):
-        counts = np.bincount(column - column.min())
-        alike[size, -int(counts.argmax()), *counts.tolist()] += 1
-    return [
-        Chain(size, low, np.array(counts), times) for (size, low, *counts), times in alike.items()
-    ]
 
 
 def evidence(sigmas: np.ndarray, data: list[Chain]) -> np.ndarray:
@@ -123,20 +91,6 @@ def _flat(s: float, cell: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 # ---------------------------------------------------------------- posterior and its predictions
-def refined(data: list[Chain], smallest: float, largest: float, *, points: int) -> tuple:
-    """(points,) sigmas and their probabilities: a coarse grid, then one round the likeliest sigma.
-
-    The prior is flat in log sigma.
-    """
-    for _ in range(2):
-        sigmas = np.geomspace(smallest, largest, points)
-        p = special.softmax(evidence(sigmas, data) @ [chain.times for chain in data])
-        held = np.flatnonzero(p > 1e-6)
-        smallest = sigmas[max(held[0] - 1, 0)]
-        largest = sigmas[min(held[-1] + 1, points - 1)]
-    return sigmas, p
-
-
 def predict(
     sigma: float, data: list[Chain], *, rng: np.random.Generator, rows: int | None = None
 ) -> np.ndarray:
@@ -159,34 +113,3 @@ def predict(
         for one in delta[moves]:
             columns.append(np.rint(one + s * rng.standard_normal(rows)).astype(np.int64))
     return np.stack(columns, axis=1) if columns else np.zeros((rows, 1), np.int64)
-
-
-def statistics(steps: np.ndarray) -> dict[str, float]:
-    """What a replicate is judged by; `steps` (rows, K), rows repeated as often as they occur.
-
-    Only rows in holes count, as in Qwen3-4B no others are known: single ones are left out first,
-    and where nothing is left all figures are 0.
-
-    `widest` is the largest distance of two rows in one dimension, in steps; `gap` the most empty
-    cells between occupied ones; `alike` the largest |correlation| between two dimensions in which
-    at least 1 % of rows are away, about 1 / sqrt(rows) where they are independent.
-    """
-    steps = without_singles(steps)
-    if not len(steps):
-        return dict.fromkeys(("holes", "largest", "varying", "widest", "gap", "alike"), 0)
-    found = demographics(lattice.from_ordinal(steps))
-    varying = steps[:, found.extent > 0]
-    moved = varying != np.median(varying, axis=0)
-    moved = moved[:, (moved.mean(axis=0) > 0.01) & (moved.mean(axis=0) < 0.99)]
-    alike = 0.0
-    if moved.shape[1] > 1:
-        table = np.corrcoef(moved.T.astype(np.float64))
-        alike = float(np.abs(table - np.eye(len(table))).max())
-    return {
-        "holes": found.holes,
-        "largest": found.largest,
-        "varying": found.varying,
-        "widest": found.linf,
-        "gap": max((int(np.diff(np.unique(column)).max()) - 1 for column in varying.T), default=0),
-        "alike": alike,
-    }

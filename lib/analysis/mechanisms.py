@@ -8,7 +8,6 @@ number of an arm, and it is scanned.
 """
 
 import enum
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -30,42 +29,6 @@ class Mechanism(enum.StrEnum):
     LATE = "groups last seen at different times"
     HEAT = "merged first, heated afterwards"
     HEAT_TAIL = "merged first, then heated over a small sqrt(v)"
-
-
-@dataclass(frozen=True)
-class Pattern:
-    """What the rows of a cluster look like on the lattice."""
-
-    distinct: int  # different rows
-    holes: int  # of at least two rows
-    varying: int  # dimensions in which not all rows agree
-    several: int  # of these, by more than one lattice step
-    gapped: int  # of these, with empty cells between occupied ones: two modes
-    correlation: float  # largest |correlation| between two dimensions of several steps; 0 if < 2
-
-
-def pattern(bits: np.ndarray, weights: np.ndarray | None = None) -> Pattern:
-    """Pattern of rows (N, D) uint16; `weights` (N,) rows each of them stands for; none: all 0."""
-    if not len(bits):
-        return Pattern(0, 0, 0, 0, 0, 0.0)
-    weights = np.ones(len(bits), np.int64) if weights is None else np.asarray(weights)
-    varying = np.flatnonzero((bits != bits[0]).any(axis=0))
-    if not len(varying):
-        return Pattern(1, int(weights.sum() > 1), 0, 0, 0, 0.0)
-    ordinals = lattice.ordinal(np.ascontiguousarray(bits[:, varying])).astype(np.int64)
-    _, group = np.unique(ordinals, axis=0, return_inverse=True)
-    populations = np.bincount(group.ravel(), weights=weights)
-    several = np.flatnonzero(np.ptp(ordinals, axis=0) > 1)
-    gapped = [np.diff(np.unique(ordinals[:, k])).max() > 1 for k in several]
-    strongest = 0.0
-    if len(several) > 1:
-        table = np.cov(ordinals[:, several[:200]].T.astype(float), fweights=weights)
-        root = np.sqrt(np.diag(table))
-        strongest = float(np.abs(np.triu(table / np.outer(root, root), 1)).max())
-    return Pattern(
-        len(populations), int((populations > 1).sum()), len(varying), len(several),
-        int(sum(gapped)), strongest,
-    )  # fmt: skip
 
 
 def cloud(width: float, *, rows: int, steps: int, seed: int = 42) -> np.ndarray:
