@@ -213,10 +213,9 @@ def clock(args: argparse.Namespace) -> None:
 
     began = time.perf_counter()
     answer, norms, listed = _norms(args)
-    recipe, start, dim = None, reader.Start(0.02), answer["dim"]
-    if args.recipe:
-        recipe = reader.read_recipe(*specimens.split(args.recipe))
-        start = recipe.start or start
+    recipe = reader.read_recipe(*specimens.split(args.recipe)) if args.recipe else None
+    dim = answer["dim"]
+    start = (recipe and recipe.start) or reader.Start(0.02)
     inside = listed[reader.clustered(norms[listed], dim)]
     if args.matrix.endswith(".json") and len(inside):  # printed norms: of float32 squares
         printed = float(np.median(norms[inside]))
@@ -225,17 +224,16 @@ def clock(args: argparse.Namespace) -> None:
         found = reader.read(norms[inside], start, dim)
     except reader.ClockError as error:
         raise reader.ClockError(f"{answer['source']}: {len(listed)} rows listed; {error}") from None
-    others = np.setdiff1d(np.arange(len(norms)), listed)
-    range_ = (norms[others] >= norms[inside].min()) & (norms[others] <= norms[inside].max())
+    near = (norms >= norms[inside].min()) & (norms <= norms[inside].max())
     answer |= {"listed": len(listed), "zero": int((norms[listed] == 0).sum())}
     cluster = dict(zip(inside.tolist(), norms[inside].tolist(), strict=True))
     answer |= {"cluster": cluster, "elsewhere": np.setdiff1d(listed, inside).tolist()}
-    answer |= {"reachable": others[range_].tolist(), "median": float(np.median(norms[inside]))}
-    names = ("scatter", "expected", "exposure", "low", "high")
-    answer |= {name: getattr(found, name) for name in names}
+    answer["reachable"] = np.setdiff1d(np.flatnonzero(near), listed).tolist()
+    answer["median"] = float(np.median(norms[inside]))
+    answer |= vars(found)
     answer["start_assumed"] = recipe is None or recipe.start is None
     if recipe:
-        off, error = found.exposure - recipe.total, found.expected / found.rows**0.5
+        off, error = found.exposure - recipe.total, found.expected / len(inside) ** 0.5
         answer |= {"due": recipe.total, "difference": off, "errors": off / error}
         answer["assumed"] = recipe.assumed
     answer["seconds"] = round(time.perf_counter() - began, 4)
@@ -282,8 +280,7 @@ def _norms(args: argparse.Namespace) -> tuple[dict[str, Any], np.ndarray, np.nda
     else:
         specimen = specimens.open(args.matrix)
         norms, about = specimen.norms, _about(specimen)
-        folder = specimens.split(args.matrix)[0]
-        beside = folder / "tokenizer.json"
+        beside = specimens.split(args.matrix)[0] / "tokenizer.json"
         tokenizer = tokenizer or specimen.description.tokenizer
         tokenizer = tokenizer or (str(beside) if beside.is_file() else None)
     if not tokenizer:
