@@ -225,7 +225,7 @@ def clock(args: argparse.Namespace) -> None:
         f"exposure {found.exposure:.5f} ({found.low:.5f} to {found.high:.5f}, 95 %), start: {said}",
     ]
     if recipe:
-        off, error = found.exposure - recipe.total, found.expected / found.rows**0.5
+        off, error = found.exposure - recipe.total, found.expected / len(inside) ** 0.5
         answer |= {"due": recipe.total, "difference": off, "errors": off / error}
         answer["assumed"] = recipe.assumed
         lines.append(

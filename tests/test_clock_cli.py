@@ -120,8 +120,8 @@ def test_output_rows_do_not_tell_it(folder, capsys):
 
 def test_norms_alone_will_do(tmp_path, capsys):
     start, exposure = clock.Start(0.02, cut=3), 12.5
-    rows = start.draw(90, 512, rng=np.random.default_rng(1)) * np.exp(-exposure)
-    norms = np.linalg.norm(rows, axis=1)
+    rows = 0.02 * start.unit.rvs((90, 512), random_state=np.random.default_rng(1))
+    norms = np.linalg.norm(rows, axis=1) * np.exp(-exposure)
     norms[:3] = 0.3  # seen after all
     norms[3] = 0.0
     file, recipe = tmp_path / "norms.json", tmp_path / "r.yml"

@@ -1,6 +1,7 @@
 """What the chapters show in full is what lib computes: their functions are run and compared."""
 
 import ast
+import math
 from collections import namedtuple
 from itertools import combinations
 
@@ -17,6 +18,7 @@ from lib import lattice, paths
 from lib.analysis import (
     census,
     centres,
+    clock,
     clusters,
     coalescence,
     crystal,
@@ -24,6 +26,7 @@ from lib.analysis import (
     qwen3,
     snowball,
 )
+from lib.analysis.clock import Recipe, Stage, Start
 from lib.extraction import merging, vocabulary
 from lib.training import optim
 from lib.training.config import Run
@@ -511,3 +514,150 @@ def test_patterns_and_clouds_of_the_odd_dimensions():
     colder = cooled(rows, 0.5)
     np.testing.assert_allclose(colder.mean(axis=0), rows.mean(axis=0), atol=1e-6)
     assert colder.dtype == np.float32 and np.allclose(colder.std(axis=0), rows.std(axis=0) / 2)
+
+
+# ------------------------------------------------------------------------ rows rounded alike
+ALIKE = "coalescence/09-rounded-alike"
+HALF = shown(ALIKE, "half")
+CUT_SUM = shown(ALIKE, "cut_sum")
+FINE, CAST, COARSE = ROUNDINGS = (np.asarray, np.asarray), (np.asarray, HALF), (HALF, HALF)
+
+
+def terms(scale: float = 1.0) -> np.ndarray:
+    return (scale * np.random.default_rng(42).standard_normal((30, 8))).astype(np.float32)
+
+
+def film(rounding, *, steps=60, blocks=4, **arm):
+    """The chapter's film of 24 rows of 16 dimensions, sums of 12 terms, four looks."""
+    names = {"rows": 24, "dim": 16, "blocks": blocks, "terms": 12, "lr": 1e-3, "decay": 4.0}
+    names |= {"snapshots": 3, "seed": 42, "block": np.arange(24) * blocks // 24}
+    names |= {"Film": namedtuple("Film", "exposure rows error"), "cut_sum": CUT_SUM}
+    for name in ("begin", "prescribed", "gradients", "sums_apart", "adam", "walk", "film"):
+        names[name] = shown(ALIKE, name, **names)
+    return names["film"](rounding, steps, **arm)
+
+
+@pytest.mark.parametrize("parts", [1, 2, 7])
+def test_a_cut_sum_is_the_sum_but_for_rounding(parts):
+    exact = terms().astype(np.float64).sum(axis=0)
+    size = np.abs(terms()).sum(axis=0)
+    for rounding, error in ((FINE, 2e-6), (CAST, 2**-8), (COARSE, 2**-7)):
+        assert (np.abs(CUT_SUM(parts, terms(), *rounding) - exact) <= error * size).all()
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_parts_in_bfloat16_are_rounded_one_by_one(parts):
+    pieces = [piece.sum(axis=0) for piece in np.array_split(terms(), parts)]
+    rounded = [lattice.value(lattice.round_nearest(piece)) for piece in pieces]
+    total = np.stack(rounded).sum(axis=0)
+    found = CUT_SUM(parts, terms(), *COARSE)
+    assert np.array_equal(found, lattice.value(lattice.round_nearest(total)))
+
+
+def test_without_rounding_errors_no_cut_can_be_seen():
+    whole = np.random.default_rng(42).integers(-4, 5, (30, 8)).astype(np.float32)
+    for rounding in ROUNDINGS:
+        assert all(
+            np.array_equal(CUT_SUM(k, whole, *rounding), whole.sum(axis=0)) for k in range(1, 9)
+        )
+
+
+@pytest.mark.parametrize("rounding", ROUNDINGS, ids=["fine", "cast", "coarse"])
+def test_rows_of_one_block_stay_one_row_and_blocks_part(rounding):
+    history = film(rounding)
+    assert history.rows.shape == (4, 24, 16) and history.rows.dtype == np.float32
+    block = np.arange(24) * 4 // 24
+    for k in range(4):
+        assert (history.rows[:, block == k] == history.rows[:, block == k][:, :1]).all()
+    if rounding is not CAST:  # a cast rarely shows the last bits of so short a run
+        assert len(np.unique(history.rows[-1], axis=0)) > 1 and history.error > 0
+
+
+def test_one_block_or_no_cut_keeps_one_point():
+    for change in ({"blocks": 1}, {"every": 1000}):
+        history = film(COARSE, **change)
+        assert len(np.unique(history.rows[-1], axis=0)) == 1 and history.error == 0
+
+
+def test_decay_draws_independent_starts_together_by_the_law():
+    history = film(FINE, spread=0.1, steps=300)
+    wide = history.rows.astype(np.float64).std(axis=1).mean(axis=1)
+    assert np.allclose(wide / wide[0], np.exp(-history.exposure), rtol=1e-3)
+
+
+# ------------------------------------------------------------------------ the clock
+RELEASED = "clock/02-released"
+KICK = shown("clock/01-statement", "kick")
+
+
+@pytest.mark.parametrize("betas", [(0.9, 0.95), (0.9, 0.999), (0.8, 0.9)])
+def test_one_gradient_kicks_every_component_alike(betas):
+    beta1, beta2 = betas
+    for gradient in (1e-3, 7.0):
+        m = v = moved = 0.0
+        for step in range(1, 20_000):
+            g = gradient if step == 5_000 else 0.0
+            m, v = beta1 * m + (1 - beta1) * g, beta2 * v + (1 - beta2) * g * g
+            late = (1 - beta1**step, math.sqrt(1 - beta2**step))
+            moved += (m / late[0]) / (math.sqrt(v) / late[1] + 1e-30)
+        assert moved == pytest.approx(KICK(*betas), rel=0.005)
+    with pytest.raises(AssertionError, match="does not converge"):
+        KICK(0.99, 0.95)
+
+
+def test_a_row_seen_once_is_a_kick_that_decayed_since():
+    found = Recipe((Stage(1000, 1e-3, 1.0),), Start(0.02))
+    norms = shown(RELEASED, "seen_once", kick=KICK())(found, 64)
+    never = found.start.norm(64)[0] * math.exp(-found.total)
+    fresh = KICK() * 1e-3 * 8
+    assert norms[-1] == pytest.approx(math.hypot(fresh, never))
+    assert norms[0] == pytest.approx(math.hypot(fresh * math.exp(-found.total), never), rel=0.01)
+    since = shown("clock/01-statement", "kicked", kick=KICK)
+    alone = since(found.stages[0].rates(), found.exposure(), 64)
+    np.testing.assert_allclose(np.hypot(alone, never), norms)
+
+
+STARTS = [Start(0.02), Start(0.02, cut=3), Start(0.02, cut=2), Start(0.02, law="uniform")]
+
+
+@pytest.mark.parametrize("start", STARTS)
+def test_an_exposure_read_from_a_median_is_as_good_as_it_says(start):
+    read_median = shown(RELEASED, "read_median")
+    rng, inside, exposure = np.random.default_rng(2), 0, 7.25
+    for _ in range(300):
+        rows = 0.02 * start.unit.rvs((25, 300), random_state=rng) * math.exp(-exposure)
+        median = np.median(np.linalg.norm(rows, axis=1))
+        found, error = read_median(median, 25, start, 300)
+        inside += abs(found - exposure) < stats.norm.ppf(0.975) * error
+    assert 0.91 < inside / 300 < 0.985
+
+
+def test_squares_in_float32_are_multiples_of_the_smallest_number():
+    float32_norms = shown(RELEASED, "float32_norms")
+    rows = 2.6e-23 * np.random.default_rng(3).standard_normal((400, 1024))
+    squares = float32_norms(rows) ** 2 / clock.SUBNORMAL
+    assert np.abs(squares - squares.round()).max() < 1e-6
+    usual = rows * 1e15
+    assert float32_norms(usual) == pytest.approx(np.linalg.norm(usual, axis=1), rel=1e-5)
+
+
+@pytest.mark.parametrize("scale", [2.2e-23, 2.8e-23, 4e-23, 1e-21])
+def test_a_norm_is_restored_from_subnormal_squares(scale):
+    rows = scale * np.random.default_rng(4).standard_normal((400, 4096))
+    printed = np.sqrt(np.mean(shown(RELEASED, "float32_norms")(rows) ** 2))
+    assert clock.restored(printed, 4096, Start(1.0)) == pytest.approx(64 * scale, rel=3e-3)
+
+
+def test_row_by_row_tells_one_factor_from_a_common_start_from_nothing():
+    names = namedtuple("Pairing", "rows factor scatter correlation")
+    pairing = shown(RELEASED, "pairing", Pairing=names)
+    rng = np.random.default_rng(5)
+    rows = rng.standard_normal((200, 4096))
+    norms = dict(enumerate(np.linalg.norm(rows, axis=1)))
+    child = {id: 0.87 * norm for id, norm in norms.items()}
+    other = dict(enumerate(np.linalg.norm(rng.standard_normal((200, 4096)), axis=1)))
+    same, apart = pairing(norms, child), pairing(norms, other)
+    assert same.factor == pytest.approx(0.87) and same.scatter < 1e-12 and same.correlation > 0.999
+    assert abs(apart.correlation) < 0.25 and apart.scatter > 0.01 and apart.rows == 200
+    with pytest.raises(AssertionError, match="2 rows in common"):
+        pairing({1: 1.0, 2: 1.0}, {1: 1.0, 2: 1.0, 3: 1.0})

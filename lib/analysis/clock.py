@@ -7,10 +7,9 @@ from the law of the initial draw. Source: derived in the chapters of the part "T
 decoupled decay as in Loshchilov and Hutter (2019).
 """
 
-import dataclasses
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,6 @@ from lib import files, paths
 
 RELEASED = paths.DATA / "released"  # norms and recipes of released models
 SUBNORMAL = 2.0**-149  # the smallest float32; squares below half of it are zero
-OF_MEDIAN = float(np.sqrt(np.pi / 2))  # error of a median over that of a mean, normal sample
 
 
 class ClockError(ValueError):
@@ -101,8 +99,7 @@ class Start:
     def __post_init__(self):
         if self.law not in tuple(Law):
             raise ClockError(f"law must be one of {', '.join(Law)}; got {self.law!r}")
-        for name in ("sigma", "cut"):
-            value = getattr(self, name)
+        for name, value in (("sigma", self.sigma), ("cut", self.cut)):
             if not isinstance(value, (int, float)) or value < 0 or (name, value) == ("sigma", 0):
                 raise ClockError(f"{name} must be a positive number, got {value!r}")
 
@@ -130,10 +127,6 @@ class Start:
         median = 1 - third / (fourth - 1) / (6 * dim)
         return s * np.sqrt(dim * median), scatter(fourth, dim)
 
-    def draw(self, rows: int, dim: int, *, rng: np.random.Generator) -> np.ndarray:
-        """Rows of this law, (rows, dim) float64."""
-        return self.sigma * self.unit.rvs((rows, dim), random_state=rng)
-
 
 def scatter(kurtosis: float, dim: int) -> float:
     """Relative standard deviation of a row's norm: sqrt((kurtosis - 1) / 4 dim)."""
@@ -153,11 +146,7 @@ class Recipe:
         """Lambda after every step, (steps + 1,) float64, Lambda_0 = 0; dimensionless."""
         decay = 0.0 if self.exempt else 1.0
         parts = [-np.log1p(-stage.rates() * stage.decay * decay) for stage in self.stages]
-        return np.concatenate([[0.0], np.cumsum(np.concatenate([*parts, []]))])
-
-    def rates(self) -> np.ndarray:
-        """Learning rate of every step, (steps,) float64."""
-        return np.concatenate([stage.rates() for stage in self.stages])
+        return np.cumsum(np.concatenate([[0.0], *parts]))
 
     @property
     def total(self) -> float:
@@ -181,7 +170,7 @@ def recipe(entry: Any, name: str = "recipe") -> Recipe:
         return value.get("value")
 
     def made(kind: type, values: Any, where: str) -> Any:
-        known = [field.name for field in dataclasses.fields(kind)]
+        known = [field.name for field in fields(kind)]
         if not isinstance(values, Mapping) or set(values) - set(known):
             raise ClockError(f"{name}: {where} maps {', '.join(known)} to values; got {values!r}")
         try:
@@ -216,8 +205,7 @@ class Reading:
     exposure: float  # Lambda
     low: float  # ends of its confidence interval, from the scatter of the rows alone
     high: float
-    rows: int
-    scatter: float  # relative standard deviation of the norms; NaN where only a median is known
+    scatter: float  # relative standard deviation of the norms
     expected: float  # the same as the start's law has it
 
 
@@ -235,8 +223,7 @@ def read(norms: np.ndarray, start: Start, dim: int, *, level: float = 0.95) -> R
     error = logs.std(ddof=1) / np.sqrt(len(norms))
     reach = stats.t.ppf((1 + level) / 2, len(norms) - 1) * error
     found, width = float(initial - logs.mean()), float(norms.std(ddof=1) / norms.mean())
-    expected = start.norm(dim)[1]
-    return Reading(found, found - reach, found + reach, len(norms), width, expected)
+    return Reading(found, found - reach, found + reach, width, scatter(fourth, dim))
 
 
 def clustered(norms: np.ndarray, dim: int) -> np.ndarray:
@@ -247,94 +234,23 @@ def clustered(norms: np.ndarray, dim: int) -> np.ndarray:
     """
     logs = np.log(np.where(norms > 0, norms, np.nan))
     order, width = np.sort(logs[np.isfinite(logs)]), 8 * scatter(3, dim)
-    if not len(order):
-        return np.zeros(len(norms), bool)
-    low = order[np.argmax(np.searchsorted(order, order + width, "right") - np.arange(len(order)))]
+    inside = np.searchsorted(order, order + width, "right") - np.arange(len(order))
+    low = order[np.argmax(inside)] if len(order) else np.inf
     return (logs >= low) & (logs <= low + width)
-
-
-def read_median(
-    median: float, rows: int, start: Start, dim: int, *, level: float = 0.95
-) -> Reading:
-    """Lambda from the median norm of so many rows, where nothing else is known of them.
-
-    The interval is that of a median under the scatter of the start's law.
-    """
-    initial, expected = start.norm(dim)
-    reach = stats.norm.ppf((1 + level) / 2) * OF_MEDIAN * expected / np.sqrt(rows)
-    found = float(np.log(initial / median))
-    return Reading(found, found - reach, found + reach, rows, np.nan, expected)
-
-
-def float32_norms(rows: np.ndarray) -> np.ndarray:
-    """Norms (n,) as float32 arithmetic finds them: squares rounded to float32, subnormals too.
-
-    Rows (n, dim). Sums of subnormal numbers are exact, so their order does not matter.
-    """
-    squares = np.square(np.asarray(rows, np.float32))
-    return np.sqrt(squares.sum(axis=-1, dtype=np.float64))
 
 
 def restored(norm: float, dim: int, start: Start) -> float:
     """The norm that float32 arithmetic prints as `norm` on average, squares being subnormal.
 
-    Solves dim E[round(x^2 / u)] u = norm^2 for the scale of x, with u = SUBNORMAL. Far above u it
+    Solves dim E[round(x^2 / u)] u = norm^2 for the scale of x, u = SUBNORMAL. Far above u it
     returns `norm`.
     """
     quantiles = start.unit.ppf((np.arange(200_000) + 0.5) / 200_000) / start.unit.std()
-
-    def excess(log_scale: float) -> float:
-        squares = np.square(quantiles * np.exp(log_scale))
-        return float(np.mean(np.rint(squares / SUBNORMAL)) * SUBNORMAL * dim / norm**2 - 1)
-
-    guess = np.log(norm / np.sqrt(dim))
-    if np.exp(2 * guess) > 1e6 * SUBNORMAL:
+    mean = norm**2 / (dim * SUBNORMAL)  # of the rounded squares, in units of u
+    if mean > 1e6:
         return norm
-    return float(np.exp(optimize.brentq(excess, guess - 3, guess + 3)) * np.sqrt(dim))
 
+    def excess(factor: float) -> float:
+        return float(np.mean(np.rint(mean * np.square(factor * quantiles))) / mean - 1)
 
-# ----------------------------------------------------------------------------- row by row
-@dataclass(frozen=True)
-class Pairing:
-    """Norms of the same tokens in two models."""
-
-    factor: float  # geometric mean of second over first: exp(-Lambda between them)
-    scatter: float  # relative standard deviation of that ratio between tokens
-    correlation: float  # of the norms: 1 for one factor, 0 for independent draws
-    rows: int
-
-
-def pairing(first: Mapping[int, float], second: Mapping[int, float]) -> Pairing:
-    """Norms by id of two models, row by row. Raises ClockError for fewer than three common ids."""
-    ids = sorted(set(first) & set(second))
-    if len(ids) < 3:
-        raise ClockError(f"the two have {len(ids)} rows in common; row by row needs three")
-    a, b = (np.array([norms[id] for id in ids], np.float64) for norms in (first, second))
-    ratio = np.log(b / a)
-    correlation = float(np.corrcoef(a, b)[0, 1])
-    return Pairing(float(np.exp(ratio.mean())), float(ratio.std(ddof=1)), correlation, len(ids))
-
-
-# ----------------------------------------------------------------------------- the second clock
-def kick(beta1: float = 0.9, beta2: float = 0.95) -> float:
-    """How far one gradient moves a component that had none before, in learning rates.
-
-    Adam's moments of a single gradient are (1 - beta1) beta1^k g and (1 - beta2) beta2^k g^2, k
-    steps after it (bias corrections long past); summed over k the size of g cancels. Raises
-    ClockError unless beta1 < sqrt(beta2).
-    """
-    if not beta1 < np.sqrt(beta2):
-        raise ClockError(f"beta1 {beta1} and beta2 {beta2}: the sum of updates does not converge")
-    return float((1 - beta1) / np.sqrt(1 - beta2) / (1 - beta1 / np.sqrt(beta2)))
-
-
-def seen_once(recipe: Recipe, dim: int, beta1: float = 0.9, beta2: float = 0.95) -> np.ndarray:
-    """Norm at the end of a row whose token occurred once, by the step of it: (steps,) float64.
-
-    All components are kicked alike and decay from then on; what is left of the start is added in
-    quadrature where the recipe knows it.
-    """
-    exposure = recipe.exposure()
-    left = recipe.start.norm(dim)[0] * np.exp(-exposure[-1]) if recipe.start else 0.0
-    kicked = kick(beta1, beta2) * recipe.rates() * np.sqrt(dim)
-    return np.hypot(kicked * np.exp(exposure[1:] - exposure[-1]), left)
+    return float(norm * optimize.brentq(excess, np.exp(-3), np.exp(3)))
