@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 SCALE   = $(or $(BOOK_SCALE),book)
 
-.PHONY: help setup ready book test test-slow test-fast check format preview generators clean distclean
+.PHONY: help setup ready book test test-slow test-fast check format sums preview generators clean distclean
 
 help: ## Say what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -68,6 +68,9 @@ check: setup ## Check the chapters, the code's style and the text's form
 format: setup ## Put the code into the house's form
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+sums: setup ## Record the digests of data/ after a change that is meant
+	$(BIN)/python -c 'from lib import files; print(files.record(), "files of data/ recorded")'
 
 generators: setup ## Run only the chapters that make artefacts
 	BOOK_SCALE=$(SCALE) $(BIN)/python -m lib run --generators

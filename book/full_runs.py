@@ -73,3 +73,5 @@ def keep(entry: claims.Kept, path: Path = paths.FULL_RUNS) -> None:
     }
     text = HEADER + yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=1000)
     files.write_atomically(path, lambda p: p.write_text(text, encoding="utf-8"))
+    if path == paths.FULL_RUNS:
+        files.record()

@@ -4,12 +4,15 @@ papermill executes; this module checks the parameters, fills the values into the
 executed notebook and words the errors.
 """
 
+import copy
 import json
 import logging
 import math
 import os
 import re
 import sys
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,10 +28,13 @@ from lib import digests, files, paths, progress, scale
 
 EXPONENT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+")
 # errors that are one line for the reader
-OWN_ERRORS = ("ArtifactMissing", "SpecimenError", "EditionError", "VocabularyError")
+OWN_ERRORS = ("ArtifactMissing", "SpecimenError", "EditionError", "VocabularyError", "FileError")
 ALL = "all"  # in front matter, `reads: [all]`: the chapter reads what every other one left
 ANSI = re.compile(r"\x1b\[[0-9;]*m")  # colours in tracebacks
-KEPT = ("scale", "parameters", "key", "values")  # of a run, where only the text has changed
+KEPT = ("scale", "parameters", "key", "values", "read")  # of a run, where only the text changed
+READ_MIME = "application/vnd.book.read+json"
+# the last cell of every run
+READ = f"from lib import files\ndisplay({{'{READ_MIME}': files.noted}}, raw=True)"
 
 
 class ParameterError(ValueError):
@@ -183,8 +189,9 @@ def run(
     }
     os.environ[scale.UPSTREAM] = json.dumps(upstream)
     output = Path(output) if output else executed_path(chapter.name, changed=bool(parameters))
-    executed = _execute(chapter, own) if chapter.code else chapter.notebook
+    executed, read = _execute(chapter, own) if chapter.code else (chapter.notebook, {})
     about = {"scale": scale.current(), "parameters": digests.plain(parameters), "key": digest}
+    about["read"] = read
     about["values"] = reader.inline_values(executed)
     _write(chapter, reader.fill(executed, about["values"]), about, output)
     return output
@@ -218,7 +225,7 @@ def _write(chapter: Chapter, notebook: NotebookNode, about: dict[str, Any], outp
         "text": chapter.digest,
     }
     files.write_atomically(output, lambda path: nbformat.write(notebook, path))
-    text = seal(output, about["key"])
+    text = seal(output, about["key"], about["read"])
     files.write_atomically(seal_of(output), lambda path: path.write_text(text))
 
 
@@ -227,13 +234,28 @@ def seal_of(executed: Path) -> Path:
     return executed.with_suffix(".seal")
 
 
-def seal(executed: Path, key: str) -> str:
-    """What the seal of an executed notebook says that was made from what `key` stands for."""
-    return f"made from {key}\nsha256 {digests.of_file(executed)}\n"
+def seal(executed: Path, key: str, read: Mapping[str, str]) -> str:
+    """What the seal of an executed notebook says that was made from what `key` stands for.
+
+    `read`: the files of data/ that it read, each with its state then.
+    """
+    lines = [f"made from {key}", f"sha256 {digests.of_file(executed)}"]
+    lines += [f"read {state}  {name}" for name, state in sorted(read.items())]
+    return "\n".join(lines) + "\n"
 
 
-def _execute(chapter: Chapter, parameters: dict[str, Any]) -> NotebookNode:
-    """The chapter's notebook with outputs, run in a kernel of its own from the project's root."""
+def read_of(seal: str) -> dict[str, str]:
+    """The files that a seal says were read, and their states. Raises ValueError."""
+    lines = [line.removeprefix("read ") for line in seal.splitlines() if line.startswith("read ")]
+    pairs = (line.split("  ", 1) for line in lines)
+    return {name: state for state, name in pairs}
+
+
+def _execute(chapter: Chapter, parameters: dict[str, Any]) -> tuple[NotebookNode, dict[str, str]]:
+    """The chapter's notebook with outputs, run in a kernel of its own from the project's root.
+
+    And the files of data/ that it has read, or that the generators which it reads had read.
+    """
     import papermill
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
@@ -243,11 +265,13 @@ def _execute(chapter: Chapter, parameters: dict[str, Any]) -> NotebookNode:
     if sys.stderr.isatty():
         environment[progress.TERMINAL] = os.ttyname(sys.stderr.fileno())
     os.environ.update(environment)
+    notebook = copy.deepcopy(chapter.notebook)
+    notebook.cells.append(nbformat.v4.new_code_cell(READ))
     try:
         with TemporaryDirectory(prefix="book-") as sockets:  # short: socket paths have a limit
             os.environ["JUPYTER_RUNTIME_DIR"] = sockets
-            return papermill.execute_notebook(
-                chapter.notebook,
+            executed = papermill.execute_notebook(
+                notebook,
                 None,
                 parameters=parameters,
                 cwd=str(paths.ROOT),
@@ -262,6 +286,11 @@ def _execute(chapter: Chapter, parameters: dict[str, Any]) -> NotebookNode:
     except DeadKernelError:
         why = "its kernel died; most often the memory was full: try a smaller BOOK_SCALE"
         raise ChapterFailed(f"{chapter.source.name}: {why}, or fewer --jobs") from None
+    read = executed.cells.pop().outputs[-1].data[READ_MIME]
+    for name in chapter.reads if ALL not in chapter.reads else ():
+        with suppress(OSError):  # a generator that a single run does without
+            read = read_of(seal_of(executed_path(name)).read_text()) | read
+    return executed, read
 
 
 def _kernel_config(folder: str) -> Config:

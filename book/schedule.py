@@ -10,7 +10,7 @@ from pathlib import Path
 
 from book import config, reader, runner, sources
 from book.runner import ALL, Chapter, ChapterFailed, ParameterError
-from lib import paths, progress, scale
+from lib import files, paths, progress, scale
 
 Catalogue = Mapping[str, Chapter]  # chapters by name, in the order of the book
 
@@ -52,13 +52,13 @@ def keys(catalogue: Catalogue) -> dict[str, str]:
     Raises reader.ChapterError as `order` does.
     """
     found: dict[str, str] = {}
-    sorter, data = order(catalogue), sources.data_digest()
+    sorter = order(catalogue)
     while sorter.is_active():
         for name in sorter.get_ready():
             chapter = catalogue[name]
             reads = found.values() if ALL in chapter.reads else [found[n] for n in chapter.reads]
             overrides = scale.overrides(name, scale.current())
-            found[name] = sources.chapter_key(chapter.code, overrides, sorted(reads), data)
+            found[name] = sources.chapter_key(chapter.code, overrides, sorted(reads))
             sorter.done(name)
     return found
 
@@ -66,11 +66,14 @@ def keys(catalogue: Catalogue) -> dict[str, str]:
 def is_current(path: Path, wanted: str) -> bool:
     """Whether the executed notebook at `path` was made from exactly what `wanted` stands for.
 
-    One whose bytes are not those that were written is not current.
+    One whose bytes are not those that were written is not current, nor is one that has read a file
+    of data/ which is another now.
     """
     try:
-        return runner.seal_of(path).read_text() == runner.seal(path, wanted)
-    except (OSError, UnicodeDecodeError):
+        seal = runner.seal_of(path).read_text()
+        read = runner.read_of(seal)
+        return seal == runner.seal(path, wanted, {name: files.state(name) for name in read})
+    except (OSError, ValueError):
         return False
 
 

@@ -7,12 +7,14 @@ run, check and render chapters are the book's (`book.cli`).
 import argparse
 import sys
 
-import book.cli
-import lib.cli
+from lib import foreign
 
 
 def parser() -> argparse.ArgumentParser:
-    """The whole command line."""
+    """The whole command line. Raises files.FileError where committed data are damaged."""
+    import book.cli
+    import lib.cli
+
     top = argparse.ArgumentParser(
         prog="python -m lib",
         description="The book on dead tokens: run its chapters, render its pages, ask its tools.",
@@ -26,8 +28,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main(words: list[str] | None = None) -> int:
     """Run the command line; returns the exit status (2 for an error that the caller can mend)."""
-    args = parser().parse_args(words)
     try:
+        args = parser().parse_args(words)
         return args.run(args) or 0
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
@@ -41,7 +43,8 @@ def main(words: list[str] | None = None) -> int:
                 print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
                 return 2
             raise
-        print(f"error: {error}", file=sys.stderr)
+        lines = map(foreign.visible, str(error).splitlines())
+        print("error: " + "\n".join(lines), file=sys.stderr)
         return 2
 
 

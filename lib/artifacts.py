@@ -158,7 +158,7 @@ def every() -> list[Path]:
 def identify(recipe: Recipe) -> tuple[dict[str, Any], str]:
     """What goes into the provenance of the recipe's artefact, and the digest of that."""
     try:
-        inputs = [digests.of_file(file) for file in recipe.inputs()]
+        inputs = [digests.of_file(files.checked(file)) for file in recipe.inputs()]
     except OSError as error:
         raise ArtifactError(f"cannot read the input {error.filename}: {error.strerror}") from error
     identity = {

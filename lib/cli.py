@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from lib import artifacts, files, paths
+from lib import artifacts, files, foreign, paths
 from lib.extraction import catalogue, corpus, fetching, specimens, tensor_files
 from lib.extraction.catalogue import SpecimenError, need
 
@@ -274,7 +274,7 @@ def _about(specimen: specimens.Specimen) -> dict[str, Any]:
 
 def _say(args: argparse.Namespace, answer: Any, *lines: str) -> None:
     """Print an answer: as JSON if that was asked for, else in words."""
-    print(json.dumps(answer) if args.json else "\n".join(lines))
+    print(json.dumps(answer) if args.json else "\n".join(map(foreign.visible, lines)))
 
 
 def _listed(groups: Sequence[np.ndarray], seconds: float) -> Iterator[str]:

@@ -1,18 +1,31 @@
-"""Files that are whole or not there: written to a temporary name, flushed, renamed; YAML read."""
+"""Files that are whole or not there, and committed data that are what was committed.
+
+What is written goes to a temporary name, is flushed and renamed. Every committed file of data/ has
+its digest in data/SHA256SUMS (`sha256sum -c` reads it too) and is held to it when it is read. What
+a process has read of data/ is remembered: an executed chapter depends on that and on no other file.
+"""
 
 import errno
+import hashlib
 import os
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from lib import paths
+
 # libyaml where PyYAML was built with it (its wheels are): the same values, parsed in C
 YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 UMASK = os.umask(0o077)  # it can only be read by setting it
 os.umask(UMASK)
+SUMS = paths.DATA / "SHA256SUMS"
+FETCHED = (paths.FETCHED, paths.SLICES)  # what lies below data/ and is not committed
+ABSENT = "absent"
+noted: dict[str, str] = {}  # what this process has read of data/: name below it -> its state
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the quota, the size of one file
 
 
@@ -20,9 +33,91 @@ class FileError(RuntimeError):
     """The disk refuses a file; the message names the file and the mend."""
 
 
-def read_yaml(path: Path) -> Any:
+def read_yaml(path: Path, *, noting: bool = True) -> Any:
     """The plain values of a YAML file. Raises OSError, UnicodeDecodeError or yaml.YAMLError."""
-    return yaml.load(path.read_text(encoding="utf-8"), Loader=YAML_LOADER)
+    return yaml.load(checked(path, noting=noting).read_text(encoding="utf-8"), Loader=YAML_LOADER)
+
+
+def checked(path: Path, *, noting: bool = True) -> Path:
+    """The same path; a file of committed data must hold the bytes that were committed.
+
+    A file of data/ is `noted` as read unless told otherwise. Raises FileError naming the mend.
+    """
+    path = path.absolute()
+    if not path.is_relative_to(paths.DATA) or path.is_relative_to(paths.ARTIFACTS):
+        return path
+    name = path.relative_to(paths.DATA).as_posix()
+    found = state(name)
+    if not _is_fetched(path) and found != _sums(*_stamp(SUMS)).get(name):
+        raise FileError(
+            f"data/{name} is not the file that was committed: restore it with "
+            f"`git checkout data/{name}`; a change that is meant is recorded by `make sums`"
+        )
+    if noting:
+        noted[name] = found
+    return path
+
+
+def is_here(path: Path) -> bool:
+    """Whether a file below data/ that need not be there (a fetched one) is; noted either way."""
+    name = os.path.relpath(path, paths.DATA)
+    noted[name] = state(name)
+    return noted[name] != ABSENT
+
+
+def state(name: str) -> str:
+    """What decides whether the file `name` below data/ is still the same.
+
+    The SHA-256 (hex) of a committed file, size and time of a fetched one, or ABSENT.
+    """
+    path = paths.DATA / name
+    try:
+        stamp = _stamp(path)
+    except OSError:
+        return ABSENT
+    return "{}-{}".format(*stamp) if _is_fetched(path) else _digest(path, *stamp)
+
+
+def record() -> int:
+    """Write SUMS anew from the committed files as they stand; how many there are."""
+    names = committed()
+    text = "".join(f"{state(name)}  {name}\n" for name in names)
+    write_atomically(SUMS, lambda path: path.write_text(text, encoding="utf-8"))
+    return len(names)
+
+
+def committed() -> list[str]:
+    """The names below data/ of all files that belong to the book, sorted."""
+    return sorted(
+        path.relative_to(paths.DATA).as_posix()
+        for path in paths.DATA.rglob("*")
+        if path.is_file()
+        and path != SUMS
+        and not path.name.startswith(".")
+        and not path.is_relative_to(paths.ARTIFACTS)
+        and not _is_fetched(path)
+    )
+
+
+def _is_fetched(path: Path) -> bool:
+    return any(map(path.is_relative_to, FETCHED))
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns
+
+
+@lru_cache(maxsize=1024)
+def _digest(path: Path, _size: int, _modified: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@lru_cache(maxsize=1)
+def _sums(_size: int, _modified: int) -> dict[str, str]:
+    pairs = (line.split("  ", 1) for line in SUMS.read_text(encoding="utf-8").splitlines())
+    return {name: digest for digest, name in pairs}
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:

@@ -10,7 +10,7 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 from matplotlib import font_manager
 
-from lib import paths, show
+from lib import files, paths, show
 
 DPI = 200
 PALETTE = {  # Okabe and Ito (2008): distinguishable with any common colour vision
@@ -32,7 +32,7 @@ def use_house_style(colormap: str = "inferno") -> None:
     """Set matplotlib's defaults for the running chapter, and how its text shows numbers."""
     show.in_text()
     for font in sorted((paths.DATA / "fonts").glob("*.[ot]tf")):
-        font_manager.fontManager.addfont(font)
+        font_manager.fontManager.addfont(files.checked(font))
     families = _scripts_fonts()
     mpl.rcParams.update(
         {

@@ -57,7 +57,7 @@ def overrides(chapter: str, scale: str) -> dict[str, Any]:
 
 @lru_cache(maxsize=16)
 def _table(file: Path, _modified: int) -> Any:
-    return files.read_yaml(file)
+    return files.read_yaml(file, noting=False)  # a chapter's own part of it is in its key
 
 
 def settings(chapter: str) -> dict[str, Any]:

@@ -15,9 +15,10 @@ import numpy as np
 from IPython import get_ipython
 from IPython.display import Markdown
 
+from lib import foreign
+
 NO_BREAK = "\u00a0"  # a space at which no line ends
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-SPECIAL = re.compile(r"([\\`*_{}\[\]()<>#+\-.!|$^~@'\"&])")  # what Markdown could take for markup
 
 
 def in_text() -> None:
@@ -94,7 +95,7 @@ def listed(items: Iterable[Any], digits: int = 3) -> str:
 
 def plain(text: str) -> str:
     """A text as Markdown that shows just this text: nothing in it is markup."""
-    return SPECIAL.sub(r"\\\1", text).replace("\n", " ")
+    return foreign.markdown(text)
 
 
 def table(rows: Iterable[Sequence], headers: Sequence[str], align: str | None = None) -> Markdown:

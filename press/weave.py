@@ -17,7 +17,7 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 
-from lib import paths
+from lib import foreign, paths
 
 PLOTLY = "application/vnd.plotly.v1+json"
 WIDGET = "application/vnd.jupyter.widget"
@@ -140,9 +140,7 @@ def _display(
         return []  # alive only in Jupyter; its text/plain says nothing
     picture = _picture(data, stem, folder, files, options)
     if PLOTLY in data:
-        figure = json.dumps(
-            {key: data[PLOTLY].get(key) for key in ("data", "layout")}, separators=(",", ":")
-        ).replace("</", "<\\/")
+        figure = foreign.in_script({key: data[PLOTLY].get(key) for key in ("data", "layout")})
         alt = _attribute(options.get("fig-alt") or "").replace("<", "&lt;")
         html = (
             f'<div class="plotly-figure" role="img" aria-label="{alt}">'

@@ -104,7 +104,7 @@ def write(root: Path) -> Path:
     (root / "index.qmd").write_text("# Small\n\nNo code.\n")
     (root / "lib" / "law.py").write_text('"""A law."""\n\nRATE = 1\n\n\nOTHER = 1\n')
     write_chapter(root, "one/01-make", MAKE)
-    law = "from lib import law; law.RATE"
+    law = "from lib import files, law, paths; law.RATE; files.checked(paths.DATA / 'words.txt')"
     write_chapter(root, "one/02-a", LOOK.format(me="a", other="b", extra=law))
     write_chapter(root, "one/03-b", LOOK.format(me="b", other="a", extra=""))
     (root / "data" / "scales").mkdir(parents=True)
@@ -112,10 +112,18 @@ def write(root: Path) -> Path:
     (root / "data" / "scales" / "smoke.yml").write_text(smoke)
     (root / "data" / "scales" / "full.yml").write_text("")
     (root / "data" / "claims.yaml").write_text("[]\n")
+    (root / "data" / "words.txt").write_text("of one chapter\n")
     for part in ("specimens", "corpora"):  # the catalogues that `lib` reads
         (root / "data" / part).mkdir()
         shutil.copy(paths.DATA / part / "catalogue.yaml", root / "data" / part)
+    record(root)
     return root
+
+
+def record(project: Path) -> None:
+    """`make sums` in the project."""
+    code = "from lib import files; files.record()"
+    subprocess.run([sys.executable, "-c", code], cwd=project, check=True)
 
 
 def lib(project: Path, *words: str, scale: str = "book") -> subprocess.CompletedProcess:

@@ -355,6 +355,7 @@ VIOLATIONS = [
     ("files/machine-path", "lib/paths.py", "ROOT", {"lib/paths.py": f'"""F."""\n\nROOT = "/{"tmp"}"\n'}),
     ("files/machine-path", "README.md", "Users", replaced("README.md", "See", "See C:" + "\\Users and")),
     ("files/registry", "README.md", "https", replaced("README.md", "See", "See https://py" + "pi.org and")),
+    ("files/digest", "data/words.txt", None, {"data/words.txt": "x", "data/SHA256SUMS": "0" * 64 + "  words.txt\n"}),
     ("files/size", "data/large.bin", None, {"data/large.bin": "0" * 4_000_001}),
     ("layers/length", "lib/paths.py", None, {"lib/paths.py": '"""F."""\n' + "\n" * 520}),
     ("layers/down", "lib/paths.py", "from lib", {"pyproject.toml": FLOORS, "lib/paths.py": LIB + "from lib import artifacts\n", "lib/artifacts.py": LIB}),

@@ -90,7 +90,7 @@ def test_what_is_given_to_a_reader_reaches_the_generators_that_it_reads(here, mo
 
     def execute(chapter, parameters):
         seen.update(own=parameters, upstream=json.loads(os.environ[scale.UPSTREAM]))
-        return chapter.notebook
+        return chapter.notebook, {}
 
     monkeypatch.setattr(runner, "_execute", execute)
     monkeypatch.setenv(scale.UPSTREAM, "")

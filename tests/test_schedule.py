@@ -7,7 +7,8 @@ import pytest
 from book import runner, schedule, sources
 from book.reader import ChapterError
 from book.runner import ChapterFailed
-from lib import digests, paths, scale
+from lib import digests, scale
+from tests import small_project
 from tests.small_project import executed, lib, printed, write_chapter
 
 
@@ -22,14 +23,27 @@ def test_all_chapters_run_in_order_side_by_side_and_once(project):
     assert again.returncode == 0 and again.stdout == ""
     assert stamps == {name: file.stat().st_mtime_ns for name, file in answers.items()}
 
-    law = project / "lib" / "law.py"
+    law, words = project / "lib" / "law.py", project / "data" / "words.txt"
     law.write_text(law.read_text().replace("OTHER = 1", "OTHER = 2"))  # nobody names it
+    (project / "data" / "claims.yaml").write_text("[]\n\n")  # nobody settles a claim
+    small_project.record(project)
     again = lib(project, "run", "--jobs", "2")
     assert again.returncode == 0 and again.stdout == ""
-    law.write_text(law.read_text().replace("RATE = 1", "RATE = 2"))  # only 02-a names it
-    changed = lib(project, "run", "--jobs", "2")
-    assert changed.returncode == 0, changed.stderr
-    assert changed.stdout.split(":")[0].strip() == "one/02-a" and changed.stdout.count("\n") == 1
+    for change in (
+        lambda: law.write_text(law.read_text().replace("RATE = 1", "RATE = 2")),
+        lambda: words.write_text("other words\n"),
+    ):  # only 02-a names the one and reads the other
+        change()
+        small_project.record(project)
+        changed = lib(project, "run", "--jobs", "2")
+        assert changed.returncode == 0, changed.stderr
+        assert (
+            changed.stdout.split(":")[0].strip() == "one/02-a" and changed.stdout.count("\n") == 1
+        )
+    words.write_text("words that nobody recorded\n")
+    refused = lib(project, "run")
+    assert refused.returncode == 2 and "git checkout data/words.txt" in refused.stderr
+    assert "Traceback" not in refused.stderr and refused.stderr.count("\n") == 1
 
 
 def catalogue(root: Path, **reads: str) -> dict[str, runner.Chapter]:
@@ -54,53 +68,25 @@ def test_a_chapters_key_follows_what_it_reads(here):
     assert changed("Half of it is `{python} 1 / 2`.\n") == {"a", "b", "c"}
 
 
-def test_a_chapters_key_follows_parameters_scale_and_data(here, monkeypatch):
+def test_a_chapters_key_follows_parameters_and_scale(here, monkeypatch):
     chapters = catalogue(here, a="")
     keys = [schedule.keys(chapters)["a"]]
     monkeypatch.setattr(scale, "overrides", lambda *_: {"steps": 5})
     keys.append(schedule.keys(chapters)["a"])
-    monkeypatch.setattr(sources, "data_digest", lambda: "other data")
-    keys.append(schedule.keys(chapters)["a"])
-    assert len(set(keys)) == 3
+    assert len(set(keys)) == 2
 
 
 def test_a_chapters_key_follows_the_definitions_it_reaches_and_the_machinery(here, monkeypatch):
     def keyed(code: str) -> str:
-        return sources.chapter_key(code, {}, [], "data")
+        return sources.chapter_key(code, {}, [])
 
     code = "from lib import lattice\nlattice.ulp(1)"
-    before, claims = keyed(code), keyed("from lib.claims import holds\nholds(1)")
+    before, real = keyed(code), digests.of_file
     assert keyed("from lib import lattice\nlattice.value(1)") != before
-    real = digests.of_file
-    for name, changed in (("runner.py", True), ("claims.yaml", False), ("schedule.py", False)):
+    for name, changed in (("runner.py", True), ("schedule.py", False)):
         other = lambda file, name=name: "x" if file.name == name else real(file)  # noqa: E731
         monkeypatch.setattr(digests, "of_file", other)
-        sources._of_file.cache_clear()
         assert (keyed(code) != before) == changed, name
-    other = lambda file: "x" if file.name == "claims.yaml" else real(file)  # noqa: E731
-    monkeypatch.setattr(digests, "of_file", other)
-    sources._of_file.cache_clear()
-    assert keyed("from lib.claims import holds\nholds(1)") != claims  # the ledger, if it is asked
-    sources._of_file.cache_clear()
-
-
-def test_the_data_s_digest_sees_committed_bytes_and_what_was_fetched(tmp_path, monkeypatch):
-    for name in ("corpora/a.txt", "qwen3/b.json", "specimens/fetched/w.safetensors", "other/c.txt"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(name)
-    monkeypatch.setattr(paths, "DATA", tmp_path)
-    monkeypatch.setattr(paths, "FETCHED", tmp_path / "specimens" / "fetched")
-    seen = [sources.data_digest()]
-
-    def change(name: str, text: str) -> bool:
-        (tmp_path / name).write_text(text)
-        seen.append(sources.data_digest())
-        return seen[-1] != seen[-2]
-
-    assert change("corpora/a.txt", "other words") and change("qwen3/b.json", "{}")
-    assert change("specimens/fetched/w.safetensors", "another size")
-    assert not change("other/c.txt", "no chapter may read it")
-    assert not change("specimens/fetched/w.safetensors.lock", "")
 
 
 def test_reads_of_no_chapter_and_circles_are_refused(here):

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from book.check.finding import Finding
 from book.check.project import Project
 from book.check.prose import line_at
+from lib import digests
 
 LIMIT = 4_000_000  # bytes
 TOP_FOLDERS = ("home", "root", "tmp", "work", "Users", "mnt", "workspace", "private/var")
@@ -36,6 +37,7 @@ BINARY = (".safetensors", ".xz", ".h5", ".png", ".ttf", ".otf", ".ico", ".gz", "
 def check(project: Project) -> Iterator[Finding]:
     """Findings on paths, addresses and sizes in everything that belongs to the project."""
     readme = project.read("data/README.md")
+    yield from _altered(project)
     for file in project.files:
         size = (project.root / file).stat().st_size
         name = file.rsplit("/", 1)[-1]
@@ -49,6 +51,23 @@ def check(project: Project) -> Iterator[Finding]:
             )
         if size <= LIMIT and not file.endswith(BINARY):
             yield from _text(file, project.read(file))
+
+
+def _altered(project: Project) -> Iterator[Finding]:
+    """Committed data whose bytes are not those of data/SHA256SUMS."""
+    lines = project.read("data/SHA256SUMS").splitlines()
+    meant = {f"data/{name}": digest for digest, name in (line.split("  ", 1) for line in lines)}
+    there = {file for file in project.files if file.startswith("data/")} - {"data/SHA256SUMS"}
+    for file in sorted(there | set(meant)) if meant else ():
+        path = project.root / file
+        if not path.is_file() or digests.of_file(path) != meant.get(file):
+            yield Finding(
+                file,
+                1,
+                "files/digest",
+                "is not what data/SHA256SUMS says",
+                f"restore it with `git checkout {file}`, or record the change with `make sums`",
+            )
 
 
 def _text(file: str, text: str) -> Iterator[Finding]:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from lib import lattice, paths
+from lib import files, lattice, paths
 from lib.claims import Measured
 from lib.extraction.specimens import Specimen
 
@@ -30,7 +30,7 @@ PHANTOMS_FROM = 151_669  # Qwen's last token is 151,668; rows from here on belon
 
 @lru_cache
 def _read(file: str) -> dict[str, Any]:
-    return json.loads((paths.QWEN3 / file).read_text(encoding="utf-8"))
+    return json.loads(files.checked(paths.QWEN3 / file).read_text(encoding="utf-8"))
 
 
 def printed(topic: str) -> dict[str, Any]:

@@ -6,7 +6,6 @@ and north positive. The geometry is one of `(n, 3)` points and knows nothing of 
 draws on axes that it is given (`plots.sky_axes`): stars on black, brighter where they crowd.
 """
 
-from html import escape
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +17,7 @@ from matplotlib.colors import to_hex as hexadecimal
 from matplotlib.pyplot import get_cmap
 from scipy.spatial import cKDTree
 
-from lib import plots
+from lib import foreign, plots
 
 
 class Sky(NamedTuple):
@@ -237,7 +236,7 @@ def room(points: np.ndarray, density: np.ndarray, dead: np.ndarray, names: list[
         x, z, y = points[chosen].round(4).astype(np.float32).T
         figure.add_scatter3d(
             x=x, y=y, z=z, mode="markers", name=label, marker=marker | {"line": {"width": 0}},
-            text=[escape(name) for name, yes in zip(names, chosen, strict=True) if yes],
+            text=[foreign.in_html(name) for name, yes in zip(names, chosen, strict=True) if yes],
             hovertemplate="%{text}<extra></extra>",
         )  # fmt: skip
     look = {"backgroundcolor": plots.SKY, "gridcolor": "#333333", "color": "#bdbdbd"}

@@ -123,7 +123,7 @@ def resolve(name: str) -> str:
     if name not in ROLES:
         return name
     *wanted, last = ROLES[name]
-    return next((id for id in wanted if fetched_file(id).exists()), last)
+    return next((id for id in wanted if files.is_here(fetched_file(id))), last)
 
 
 def remark(name: str) -> str:

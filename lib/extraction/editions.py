@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
+from lib import files
+
 
 class EditionError(RuntimeError):
     """A text or vocabulary is not here, is damaged, or is of another edition; says how to mend."""
@@ -14,7 +16,7 @@ class EditionError(RuntimeError):
 def content(path: Path, mend: str = "check the file") -> bytes:
     """The bytes of a file, decompressed if it is .xz. Raises EditionError ending in `mend`."""
     try:
-        data = path.read_bytes()
+        data = files.checked(path).read_bytes()
         return lzma.decompress(data) if path.suffix == ".xz" else data
     except (OSError, lzma.LZMAError) as error:
         raise EditionError(f"{path}: cannot be read ({error}); {mend}") from None

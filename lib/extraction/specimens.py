@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from lib import artifacts, generators, paths, scale
+from lib import artifacts, files, generators, paths, scale
 from lib.extraction import catalogue, planted, tensor_files
 from lib.extraction.catalogue import Description, Extract, Planted, SpecimenError, Trained
 
@@ -175,7 +175,7 @@ def open(id: str) -> Specimen:
 
 def here(description: Description) -> str:
     """What of a specimen is on this machine: whole, extract, made, trained, no."""
-    if catalogue.fetched_file(description.id).exists():
+    if files.is_here(catalogue.fetched_file(description.id)):
         return "whole"
     for source in description.sources:
         if isinstance(source, Extract):
@@ -189,7 +189,7 @@ def here(description: Description) -> str:
 
 def _of_catalogue(description: Description) -> Specimen:
     """The whole matrix if it was fetched, else the first source that is here already."""
-    if catalogue.fetched_file(description.id).exists():
+    if files.is_here(catalogue.fetched_file(description.id)):
         return _fetched(description)
     for source in description.sources:
         if isinstance(source, Extract):
@@ -287,7 +287,7 @@ def _planted(description: Description, source: Planted) -> Specimen:
 
 def read_extract(description: Description, extract: Extract) -> Specimen:
     """The specimen as its committed extract has it. Raises SpecimenError."""
-    path = paths.SPECIMENS / extract.file
+    path = files.checked(paths.SPECIMENS / extract.file)
     header = tensor_files.read_header(path)
     try:
         facts = json.loads(header.metadata["extract"])
