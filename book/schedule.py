@@ -1,11 +1,18 @@
 """Run all chapters: what is not current, generators before their readers, side by side."""
 
 import os
+import threading
 import time
 from collections.abc import Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    BrokenExecutor,
+    Future,
+    ProcessPoolExecutor,
+    wait,
+)
 from graphlib import CycleError, TopologicalSorter
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 
 from book import config, reader, runner, sources
@@ -138,7 +145,8 @@ def _execute(
     running: dict[Future, str] = {}
     failures: dict[str, str] = {}
     bar = progress.bar(total=len(stale), desc="chapters", unit="chapter")
-    with bar, ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+    workers = {"mp_context": get_context("spawn"), "initializer": _end_with_its_parent}
+    with bar, ProcessPoolExecutor(jobs, **workers) as pool:
         while left:
             while names := sorter.get_ready():
                 ready += [name for name in names if name in stale]
@@ -153,7 +161,14 @@ def _execute(
                 name = running.pop(future)
                 left.remove(name)
                 bar.update()
-                seconds, failure = future.result()
+                try:
+                    seconds, failure = future.result()
+                except BrokenExecutor:  # one died, and with it the pool
+                    for worker in active_children():  # asked to end, a running kernel would go on
+                        worker.kill()
+                    names = ", ".join([name, *running.values()])
+                    why = "a worker was killed; most often the memory was full: try fewer --jobs"
+                    raise ChapterFailed(f"{names}: {why}, or a smaller BOOK_SCALE") from None
                 print(f"  {name}: {'FAILED' if failure else f'{seconds:.1f} s'}", flush=True)
                 if failure:
                     failures[name] = failure
@@ -162,6 +177,18 @@ def _execute(
     for name in sorted(left, key=place.get):
         failures[name] = f"{name}: not run, because of {', '.join(catalogue[name].reads)}"
     return failures
+
+
+def _end_with_its_parent() -> None:
+    """Let this worker end, and so its kernel, within seconds of a parent that was killed."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _run_one(source: Path, wanted: str) -> tuple[float, str]:

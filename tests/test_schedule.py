@@ -1,5 +1,10 @@
 """Running all chapters: their order, side by side, and what is reused."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -152,3 +157,56 @@ class Here(schedule.ProcessPoolExecutor):
         from concurrent.futures import ThreadPoolExecutor
 
         return ThreadPoolExecutor(jobs)
+
+
+SLEEPER = """\
+---
+kind: generator
+reads: []
+---
+
+# S {{#sec-{me}}}
+
+```{{python}}
+import os, time
+from pathlib import Path
+Path("{me}.pids").write_text(f"{{os.getppid()}} {{os.getpid()}}")
+time.sleep(120)
+```
+"""
+
+
+@pytest.mark.parametrize("whom", ["run", "worker"])
+def test_a_killed_run_or_worker_leaves_no_process_and_says_one_line(project, whom):
+    names = ("one/02-a", "one/03-b")
+    for name in names:
+        write_chapter(project, name, SLEEPER.format(me=name[-1]))
+    command = [sys.executable, "-m", "lib", "run", "--jobs", "2"]
+    ran = subprocess.Popen(command, cwd=project, stderr=subprocess.PIPE, text=True)
+    files = [project / f"{name[-1]}.pids" for name in names]
+    wait_for(lambda: all(file.exists() and len(file.read_text().split()) == 2 for file in files))
+    found = [[int(pid) for pid in file.read_text().split()] for file in files]
+    os.kill(ran.pid if whom == "run" else found[0][0], signal.SIGKILL)
+    said = ran.communicate(timeout=30)[1]
+    wait_for(lambda: not any(alive(pid) for pids in found for pid in pids))
+    if whom == "worker":
+        assert ran.returncode == 2
+        line = said.strip().splitlines()[-1]
+        assert line.startswith("error: one/0") and "one/02-a" in line and "one/03-b" in line
+        assert "Traceback" not in said and "memory" in line
+
+
+def wait_for(condition) -> None:
+    """Wait until something is true; half a minute at most."""
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.2)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs (one that has ended and is not yet buried does not)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
