@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from lib import paths, scale
 from lib.extraction import catalogue, fetching, planted, specimens
@@ -118,6 +119,8 @@ def test_the_whisper_extract_agrees_with_itself():
     for ids, rows in ((s.dead_ids, s.dead_rows), (s.live_ids, s.live_rows)):
         norms = np.linalg.norm(rows.astype(np.float64), axis=1)
         np.testing.assert_allclose(norms, s.norms[ids], rtol=1e-6)
+    assert not np.isin(s.live_ids, s.dead_ids).any()
+    assert stats.kstest(s.live_ids / s.rows, "uniform").pvalue > 0.01  # from all of the matrix
     with pytest.raises(SpecimenError, match="no array 'row_group'"):
         s.array("row_group")
 

@@ -154,9 +154,8 @@ def sample(specimen: Specimen, chart: Chart, most: int, *, seed: int) -> Sample:
 
 def _at_hand(specimen: Specimen) -> Sample:
     """An extract's rows: the whole cluster, and a random sample of the rest."""
-    others = ~np.isin(specimen.live_ids, specimen.dead_ids)  # a sample may have met the cluster
-    rows = np.concatenate([specimen.dead_rows, specimen.live_rows[others]])
-    ids = np.concatenate([specimen.dead_ids, specimen.live_ids[others]])
+    rows = np.concatenate([specimen.dead_rows, specimen.live_rows])
+    ids = np.concatenate([specimen.dead_ids, specimen.live_ids])
     return _weighted(specimen, rows, ids, len(specimen.dead_ids))
 
 
