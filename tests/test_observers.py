@@ -8,7 +8,7 @@ import torch
 
 from lib import lattice
 from lib.analysis import coalescence, freezing, motion, observers
-from lib.analysis.observers import Coalescence, Distinct, Gauge, Lives
+from lib.analysis.observers import Coalescence, Distinct, Gauge, Lives, Pace
 from lib.training import films, loop, model, optim
 from lib.training.config import FLOAT32, Run
 from lib.training.worlds import World
@@ -118,8 +118,22 @@ def test_distinct_dead_rows_are_counted_at_every_step(film):
     found = Distinct().watch(FILMED, filmed_world())
     frames = films.read(film, "W", rows=DEAD)
     assert found["distinct"].tolist() == [len(np.unique(f, axis=0)) for f in frames]
+    counted = [np.unique(f, axis=0, return_counts=True)[1] for f in frames]
+    assert found["holes"].tolist() == [np.sum(counts > 1) for counts in counted]
+    for end, counts in (("first", counted[0]), ("last", counted[-1])):
+        assert found[end].tolist() == sorted(counts, reverse=True)
     merged = FILMED.replace(init="point", steps=4)
-    assert Distinct().watch(merged, filmed_world())["distinct"].tolist() == [1] * 5
+    found = Distinct().watch(merged, filmed_world())
+    assert found["distinct"].tolist() == found["holes"].tolist() == [1] * 5
+    assert found["last"].tolist() == [len(DEAD)]
+
+
+def test_the_pace_of_the_dead_is_that_of_their_film(film):
+    found, frames = Pace().watch(FILMED, filmed_world()), films.read(film, "W", rows=DEAD)
+    cloud, moves = motion.cloud(lattice.value(frames)), motion.moves(frames)
+    np.testing.assert_allclose(found["norm"], np.linalg.norm(cloud.centroid, axis=1), rtol=1e-5)
+    np.testing.assert_allclose(found["radius"], cloud.radius, rtol=1e-5)
+    np.testing.assert_allclose(found["still"], moves.still, rtol=1e-6)
 
 
 # ----------------------------------------------------------------------------- coalescence

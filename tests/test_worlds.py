@@ -42,6 +42,37 @@ def test_the_other_worlds():
     assert goldilocks.live.max() < 300  # English keeps its ids, and is all that is read
 
 
+def test_a_crowd_is_gatsby_with_more_dead_rows():
+    plain, crowd = worlds.Gatsby(5_000).get(), worlds.Crowd(5_000, dead=300).get()
+    assert len(crowd.dead) == 300 and crowd.vocab == 300 + len(plain.live)
+    assert np.array_equal(crowd.stream, plain.stream) and np.array_equal(crowd.live, plain.live)
+
+
+def test_a_published_vocabulary_has_all_its_rows_and_spells_the_text():
+    world = worlds.Published("gpt2", 3_000).get()
+    assert world.vocab == 50_257 and world.counts[50_256] == 0  # <|endoftext|>
+    assert world.tokenizer.decode(world.stream) == corpus.text("english", 3_000)
+    assert world.tokenizer.decode([31373, 995]) == "hello world"  # as GPT-2 has them
+
+
+def test_without_right_answers_only_frequencies_are_left_or_not_even_these():
+    text = worlds.Flannel(300, 0.2, **SMALL).get()
+    order = worlds.Unanswerable(300, 0.2, **SMALL).get()
+    alike = worlds.Unanswerable(300, 0.2, **SMALL, uniform=True).get()
+    other = worlds.Unanswerable(300, 0.2, **SMALL, seed=1).get()
+    assert np.array_equal(order.counts, text.counts) and order.stream.dtype == text.stream.dtype
+    assert np.array_equal(alike.dead, text.dead) and len(alike.stream) == len(text.stream)
+    expected = len(text.stream) / len(text.live)
+    assert np.abs(alike.counts[alike.live] - expected).max() < 6 * np.sqrt(expected)
+    assert not np.array_equal(order.stream, other.stream)
+
+    def repeats(stream):  # how often a pair of neighbours has been seen before
+        pairs = stream[:-1].astype(int) * 300 + stream[1:]
+        return 1 - len(np.unique(pairs)) / len(pairs)
+
+    assert repeats(text.stream) > repeats(order.stream) + 0.05 > repeats(alike.stream)
+
+
 def test_phantoms_are_rows_above_the_living_and_rare_tokens_stand_where_they_are_wanted():
     plain = worlds.Phantoms(100, 6, 30_000).get()
     rare = worlds.Phantoms(100, 6, 30_000, rare=6, copies=(1, 10)).get()

@@ -181,20 +181,61 @@ def readings(moment: loop.Moment, dead: torch.Tensor, live: torch.Tensor) -> dic
 
 @dataclass(frozen=True)
 class Distinct(loop.Observation):
-    """`distinct` (steps + 1,) int32: different dead rows on the lattice; `losses` (steps,)."""
+    """Different dead rows on the lattice, and how many rows each of them stands for.
+
+    (steps + 1,) int32 each: `distinct` rows, and `holes`, those of at least two; `first` and `last`
+    int64, the populations at the start and at the end, descending, singles included; `losses`.
+    """
 
     name = "distinct"
 
     def watch(self, run: Run, world: World, *path: Path) -> dict[str, np.ndarray]:
         """Train."""
-        found: list[int] = []
+        found: list[tuple[int, int]] = []
+        populations: dict[str, np.ndarray] = {}
 
         def observe(moment: loop.Moment) -> None:
             bits = lattice.bits(moment.params["W"])[world.dead].numpy()
-            found.append(census.duplicates(bits).unique)
+            dead = census.duplicates(bits)
+            found.append((dead.unique, dead.holes))
+            if moment.step in (0, run.steps):
+                singles = np.ones(dead.singletons, np.int64)
+                end = "last" if moment.step else "first"
+                populations[end] = np.concatenate([dead.populations, singles])
 
         outcome = loop.train(run, world.stream, observers=[observe], label=f"seed {run.seed}")
-        return {"distinct": np.array(found, np.int32), "losses": outcome.losses}
+        distinct, holes = np.array(found, np.int32).T
+        return {"distinct": distinct, "holes": holes, **populations, "losses": outcome.losses}
+
+
+@dataclass(frozen=True)
+class Pace(loop.Observation):
+    """How the dead rows move where they are too many for Lives: only one frame is remembered.
+
+    `still`, share of the rows that do not move (steps,) float32; `norm`, length of their centroid,
+    and `radius`, mean distance to it (steps + 1,); `losses` (steps,).
+    """
+
+    name = "pace"
+
+    def watch(self, run: Run, world: World, *path: Path) -> dict[str, np.ndarray]:
+        """Train."""
+        dead, before = torch.from_numpy(world.dead), torch.empty(0)
+        found: dict[str, list[float]] = {"still": [], "norm": [], "radius": []}
+
+        def observe(moment: loop.Moment) -> None:
+            nonlocal before
+            rows = moment.params["W"].detach()[dead]
+            centre = rows.float().mean(0)
+            found["norm"].append(float(centre.norm()))
+            found["radius"].append(float((rows.float() - centre).norm(dim=1).mean()))
+            if moment.step:
+                found["still"].append(float((rows == before).all(dim=1).float().mean()))
+            before = rows.clone()
+
+        outcome = loop.train(run, world.stream, observers=[observe], label="pace")
+        curves = {name: np.array(curve, np.float32) for name, curve in found.items()}
+        return curves | {"losses": outcome.losses}
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from lib import artifacts
-from lib.extraction import bpe, corpus
+from lib.extraction import bpe, corpus, merging, vocabulary
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,37 @@ class Gatsby(Recipe):
 
 
 @dataclass(frozen=True)
+class Crowd(Gatsby):
+    """Gatsby with rows above the characters, so that `dead` of its ids never occur."""
+
+    dead: int = 2221  # as many as Qwen3-4B has
+
+    def make(self) -> dict[str, Any]:
+        """Arrays of the world: see `_pack`."""
+        arrays = super().make()
+        more = self.dead - np.count_nonzero(arrays["counts"] == 0)
+        return arrays | {"counts": np.pad(arrays["counts"], (0, more))}
+
+
+@dataclass(frozen=True)
+class Published(Recipe):
+    """A published vocabulary of data/tokenizers/catalogue.yaml; the stream is English."""
+
+    vocabulary: str
+    characters: int
+    english: str = "english"
+
+    corpora = ("english",)
+
+    def make(self) -> dict[str, Any]:
+        """Arrays of the world: see `_pack`."""
+        found = vocabulary.open(self.vocabulary)
+        text = corpus.text(self.english, self.characters)
+        arrays = _pack(merging.as_tokenizer(found), text)
+        return arrays | {"counts": np.bincount(arrays["stream"], minlength=found.rows)}
+
+
+@dataclass(frozen=True)
 class Flannel(Recipe):
     """One character-level BPE on mixed English and Thai; the stream is English only."""
 
@@ -105,6 +136,26 @@ class Flannel(Recipe):
         shares = {self.english: 1 - self.thai_share, self.thai: self.thai_share}
         text = corpus.mixed(shares, characters=self.tokenizer_characters)
         return _pack(bpe.train(text, self.vocab), corpus.text(self.english, self.characters))
+
+
+@dataclass(frozen=True)
+class Unanswerable(Flannel):
+    """Flannel without right answers: no token says anything about the one that follows it.
+
+    The tokens of the stream stand in a random order; with `uniform` each is drawn from the living,
+    all alike, so that frequencies cannot be learnt either.
+    """
+
+    uniform: bool = False
+    seed: int = 42  # of the order
+
+    def make(self) -> dict[str, Any]:
+        """Arrays of the world: see `_pack`."""
+        arrays, rng = super().make(), np.random.default_rng(self.seed)
+        stream, counts = arrays["stream"], arrays["counts"]
+        live = np.flatnonzero(counts).astype(stream.dtype)
+        order = rng.choice(live, len(stream)) if self.uniform else rng.permutation(stream)
+        return arrays | {"stream": order, "counts": np.bincount(order, minlength=len(counts))}
 
 
 @dataclass(frozen=True)
