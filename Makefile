@@ -6,7 +6,8 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 SCALE   = $(or $(BOOK_SCALE),book)
 
-.PHONY: help setup ready book test test-slow test-fast check format sums preview generators clean distclean
+.PHONY: help setup ready book archive test test-slow test-fast check format sums preview \
+  generators clean distclean
 
 help: ## Say what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -46,6 +47,9 @@ ready: ## Make ready for Quarto: the environment, and before a whole render the 
 
 book: setup ## Execute every chapter and render the book into _book
 	@PATH="$(CURDIR)/$(BIN):$$PATH" BOOK_SCALE=$(SCALE) $(BIN)/python -m lib book
+
+archive: setup ## Pack the book of this commit and its sources into one zip under build, for a release
+	@PATH="$(CURDIR)/$(BIN):$$PATH" BOOK_SCALE=$(SCALE) $(BIN)/python -m lib archive
 
 test: setup ## Run the tests, every chapter at smoke scale included
 	@echo "chapters at smoke scale"

@@ -1,4 +1,4 @@
-"""The verbs that run, check and render chapters: run, export, keep, check, book, press, preview."""
+"""The verbs that run, check and render chapters, and pack a release of them."""
 
 import argparse
 import http.server
@@ -7,7 +7,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from book import config, full_runs, notebooks, render, runner, schedule
+from book import archive, config, full_runs, notebooks, render, runner, schedule
 from book.check import groups
 from lib import claims, paths, scale
 
@@ -83,6 +83,16 @@ def add(verbs: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--jobs", type=int, help="chapters at a time (default: one a core)")
     parser.set_defaults(run=book)
+
+    parser = verbs.add_parser(
+        "archive",
+        help="pack the book and its sources as a release",
+        description="Render the book of the commit that is checked out, as `book` does, and pack "
+        "it with its sources into one zip under build. Refused where CITATION.cff, pyproject.toml "
+        "and the commit's tag do not say the same version and day.",
+    )
+    parser.add_argument("--jobs", type=int, help="chapters at a time (default: one a core)")
+    parser.set_defaults(run=release)
 
     parser = verbs.add_parser(
         "notebooks",
@@ -168,6 +178,13 @@ def check(args: argparse.Namespace) -> int:
 def book(args: argparse.Namespace) -> None:
     """Render with what is there."""
     print(f"the book: {render.book(args.jobs)}")
+
+
+def release(args: argparse.Namespace) -> None:
+    """Render and pack. Raises archive.ArchiveError, before anything is rendered."""
+    archive.name(paths.ROOT)
+    render.book(args.jobs)
+    print(f"the release: {archive.write(paths.ROOT, paths.BOOK, paths.ROOT / 'build')}")
 
 
 def press(args: argparse.Namespace) -> None:

@@ -286,6 +286,7 @@ VIOLATIONS = [
     ("citations/cited", "references.bib", "@misc{roe-2021", replaced("references.bib", "@misc", "@misc{roe-2021,\n  title = {B}\n}\n@misc")),
     ("citations/bibliography", "references.bib", "]", {"references.bib": "@misc{roe,\n  title = {A}\n]\n"}),
     ("citations/bibliography", "references.bib", None, {"references.bib": None}),
+    ("citations/release", "CITATION.cff", None, {"pyproject.toml": '[project]\nname = "b"\nversion = "2.0"\n'}),
     ("figures/label", LOOK_FILE, "#| fig-cap: \"What was made.\"", look("#| label: fig-look\n", "")),
     ("figures/fig-cap", LOOK_FILE, "fig-look", look('#| fig-cap: "What was made."\n', "")),
     ("figures/fig-alt", LOOK_FILE, "fig-look", look("#| fig-alt: \"A line that rises from the lower left to the upper right of the plot.\"\n", "")),

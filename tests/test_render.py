@@ -147,3 +147,26 @@ def test_a_failed_chapter_leaves_the_word_to_its_page(tmp_path, calls):
     path = program(tmp_path, "python", PYTHON.replace("CALLS", str(calls)).replace("STATUS", "2"))
     answer = ready(path, QUARTO_PROJECT_RENDER_ALL="1")
     assert answer.returncode == 0 and "a chapter failed" in answer.stdout
+
+
+def workflow_step(name: str) -> str:
+    """The commands of one step of the publishing workflow."""
+    steps = yaml.safe_load((paths.ROOT / ".github/workflows/publish.yml").read_text())
+    return next(s["run"] for s in steps["jobs"]["render"]["steps"] if s.get("name") == name)
+
+
+def test_a_pull_request_lists_the_pages_it_changes(tmp_path):
+    who = ("-c", "user.name=a", "-c", "user.email=a@b.c")
+    (tmp_path / "chapters").mkdir()
+    for text in ("before", "after"):
+        (tmp_path / "chapters" / "01-a.qmd").write_text(text)
+        (tmp_path / "notes.md").write_text(text)
+        for words in (("init", "-q"), ("add", "-A"), ("commit", "-qm", text)):
+            subprocess.run(["git", "-C", str(tmp_path), *who, *words], check=True)
+    (tmp_path / "executed.txt").write_text("executing\n  dynamics/01-train: 18.1 s\nchapters\n")
+    summary = tmp_path / "summary.md"
+    environment = os.environ | {"RUNNER_TEMP": str(tmp_path), "GITHUB_STEP_SUMMARY": str(summary)}
+    step = workflow_step("Say which pages those are")
+    subprocess.run(["sh", "-ec", step], cwd=tmp_path, env=environment, check=True)
+    shown = [line for line in summary.read_text().splitlines() if line.startswith("- ")]
+    assert shown == ["- chapters/01-a.qmd", "- dynamics/01-train: 18.1 s"]

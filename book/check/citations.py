@@ -1,10 +1,12 @@
-"""Every citation has its entry, every entry its citation, and the bibliography can be read."""
+"""Every citation has its entry, every entry its citation, the bibliography can be read, and the
+book itself is cited by the version that it has."""
 
 import re
 from collections.abc import Iterator
 
 import pypandoc
 
+from book import archive
 from book.check.finding import Finding
 from book.check.labels import REFERENCE
 from book.check.project import Project
@@ -54,6 +56,12 @@ def check(project: Project) -> Iterator[Finding]:
     for key in sorted(first.keys() - cited):
         message, mend = f"no page cites {key}", "cite it where it bears, or take it out"
         yield Finding(file, first[key], "citations/cited", message, mend)
+    if "[project]" in project.read("pyproject.toml"):
+        try:
+            archive.cited(project.root)
+        except archive.ArchiveError as error:
+            message, mend = str(error), "say the same version in both, and the day of its release"
+            yield Finding(archive.CITATION, 1, "citations/release", message, mend)
 
 
 def _readable(file: str, bibliography: str, keys: set[str]) -> Iterator[Finding]:
