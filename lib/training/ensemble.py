@@ -11,6 +11,7 @@ side by side, each operation on one thread, and the numbers do not depend on tha
 """
 
 import contextlib
+import ctypes
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,7 +29,7 @@ from lib.training.model import Parameters, aten
 
 SHAPE = ("vocab", "dim", "layers", "heads", "ff", "seq", "positions", "tied", "batch", "steps")
 ARITHMETIC = ("param_dtype", "grad_dtype", "state_dtype", "compute_dtype", "device")
-CACHE = 1 << 17  # numbers of one activation in a pass: half a megabyte
+CACHE = 1 << 18  # numbers of one activation in a pass: a megabyte
 Back = Callable[[torch.Tensor], torch.Tensor]
 
 
@@ -66,6 +67,7 @@ def train(
     but float32 computation on the CPU; loop.Diverged when a loss is no longer finite.
     """
     check(runs, stream)
+    _keep_memory()
     first = runs[0]
     members, tokens = len(runs), first.tokens_per_step
     states = [optim.start(run, model.initialise(run)) for run in runs]
@@ -164,6 +166,17 @@ def _one_thread_each() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def _keep_memory() -> None:
+    """Let the C library keep what is freed: else each large tensor is mapped and zeroed anew.
+
+    glibc's own calls; elsewhere nothing happens. Without them a quarter of a step is page faults.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: never give the top of the heap back
+        mallopt(-3, 2**25)  # M_MMAP_THRESHOLD: its largest
 
 
 def _alone() -> None:
