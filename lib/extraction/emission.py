@@ -30,7 +30,7 @@ from tokenizers import Tokenizer, normalizers, pre_tokenizers
 
 from lib import progress
 from lib.extraction import editions, reachability, vocabulary
-from lib.extraction.fragments import CONTEXTS, characters
+from lib.extraction.fragments import CONTEXTS, characters, edges
 from lib.extraction.reachability import Reach, Record, assigned, code_points
 from lib.extraction.vocabulary import UnsupportedError, VocabularyError
 
@@ -38,7 +38,7 @@ BATCH = 8_192  # texts encoded at a time
 EARLY = 6  # texts tried before the arguments are asked
 LETTERS = 12  # of a token's script, put before and after it
 OF_BYTE = 24  # characters tried for a byte token
-STRIDE = 61  # of all characters every so many is asked for its bytes first
+FEW = 64  # characters with one first byte, tried before all
 IMPOSSIBLE = {0xC0, 0xC1, *range(0xF5, 0x100)}  # bytes of no UTF-8 text
 FORMS = ("NFC", "NFD", "NFKC", "NFKD")
 BY_CHARACTER = ("Lowercase", "StripAccents", "Nmt", "BertNormalizer")  # normalisers
@@ -174,13 +174,15 @@ class Pipeline:
         """
         own = set(self.tokens.values())
         found: dict[int, list[str]] = {byte: [] for byte in range(256)}
-        codes = np.flatnonzero(self.possible)
-        for step in (STRIDE, 1):  # a few of many, and of all where a byte has none among the few
-            for character in map(chr, codes[::step]):
-                for byte in character.encode("utf-8"):
-                    if len(found[byte]) < OF_BYTE and character not in own:
-                        found[byte].append(character)
-            if all(found[byte] for byte in range(256) if byte not in IMPOSSIBLE and byte > 127):
+        for most in (FEW, ALL_CHARACTERS):  # a few of each first byte; all if a byte has none
+            for lead in set(range(0xC2, 0x100)) - IMPOSSIBLE:
+                whole = characters(bytes([lead]))
+                for character in whole[:: max(1, len(whole) // most)]:
+                    if character not in own and self.possible[ord(character)]:
+                        for byte in character.encode("utf-8"):
+                            if len(found[byte]) < OF_BYTE:
+                                found[byte].append(character)
+            if all(found[byte] for byte in range(128, 256) if byte not in IMPOSSIBLE):
                 break
         for byte in range(128):  # of these no other character has the byte
             one = chr(byte)
@@ -295,6 +297,8 @@ def proof(pipeline: Pipeline, token: str, id: int) -> tuple[Reach, str] | None:
     """Why no text at all gives a token, if an argument shows it; in the order of the pipeline."""
     if (byte := pipeline.byte(token)) is not None:
         return _no_byte(pipeline, byte)
+    if pipeline.byte_level and edges(raw := pipeline.raw(token)) is None:
+        return Reach.INCOMPLETE, f"{raw.hex(' ')} occurs in no UTF-8 text"
     return _changed(pipeline, token) or _cut(pipeline, token) or _unbuilt(pipeline, token, id)
 
 
@@ -312,9 +316,9 @@ def _changed(pipeline: Pipeline, token: str) -> tuple[Reach, str] | None:
     inner = text if pipeline.byte_level else token.removeprefix(pipeline.prefix)
     inner = inner.removesuffix(pipeline.suffix)
     lost = [c for c in inner if not pipeline.possible[ord(c)]]
-    last = pipeline.normaliser[-1]["type"] if pipeline.normaliser else ""
-    if not lost and last in FORMS:  # a piece of a text in a normal form is in that form
-        lost = [inner] if getattr(normalizers, last)().normalize_str(inner) != inner else []
+    form = _form_of(pipeline, inner)
+    if not lost and form:  # a piece of a text in a normal form is in that form
+        lost = [inner] if getattr(normalizers, form)().normalize_str(inner) != inner else []
     if not lost:
         return None
     became = pipeline.normalise(text)
@@ -322,6 +326,21 @@ def _changed(pipeline: Pipeline, token: str) -> tuple[Reach, str] | None:
         seen = code_points(became) or "nothing"
         return Reach.NORMALISED, f"{code_points(text)} becomes {seen}"
     return Reach.SPLIT, f"no word has {code_points(''.join(lost))}"
+
+
+def _form_of(pipeline: Pipeline, text: str) -> str:
+    """The normal form that this piece of a normalised text must have; "" if none is sure.
+
+    Parts that come after the form must put in characters that the text has not.
+    """
+    for part in reversed(pipeline.normaliser):
+        if part["type"] in FORMS:
+            return part["type"]
+        put_in = part.get("content", part.get("prepend"))
+        alone = part["type"] == "Prepend" or len(part.get("pattern", {}).get("String", "")) == 1
+        if not (alone and put_in and not set(put_in) & set(text)):
+            return ""
+    return ""
 
 
 def _cut(pipeline: Pipeline, token: str) -> tuple[Reach, str] | None:
