@@ -15,9 +15,6 @@ from lib.extraction.vocabulary import VocabularyError
 
 TEXT = ["the cat sat. the Cat's é\u0301 mat! aab abab ba, a bc"] * 9
 TEXT += ["aabb  abba Éa cab. bac\nabcabc"] * 9
-    "the cat sat. the Cat's é\u0301 mat! aab abab ba, a bc",
-    "aabb  abba Éa cab. bac\nabcabc",
-] * 9
 SIZE = 90
 OWN = ("abc", "aé", "bE", "x", "..", "a b", "e\u0301", "B", "cab", "1a")  # words no trainer makes
 
