@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from IPython.display import Markdown
 from scipy import linalg
 
 from lib import files, progress, show
@@ -32,6 +33,7 @@ from lib.extraction.reachability import Agreement, Reach, Record
 from lib.extraction.specimens import CHUNK, Specimen
 from lib.extraction.vocabulary import VocabularyError
 
+UNKNOWN = "not known"
 SAMPLE = 16_384  # rows that the principal axes are estimated from
 SEED = 42  # of that sample
 LACKING = (SpecimenError, EditionError, VocabularyError, ValueError, linalg.LinAlgError)
@@ -218,7 +220,88 @@ class Report:
             why = show.plain(record.evidence) if record else "–"
             reach = record.reach if record else "–"
             rows.append([int(id), named, reach, why, norm, rank])
-        return rows
+        return rows or [["–"] * 6]
+
+    def recorded(self) -> dict[str, str]:
+        """What a fetched file says of its origin."""
+        known = self.specimen.facts.items()
+        return {k: v for k, v in known if k in ("source", "version") and isinstance(v, str)}
+
+    def short(self) -> dict[str, Any]:
+        """The findings in numbers, for a table."""
+        found, agreement, dead = self.census, self.agreement, self.found
+        holes = {"black holes": UNKNOWN, "rows in black holes": UNKNOWN}
+        if found:
+            holes = {"black holes": found.holes, "rows in black holes": found.hole_rows}
+        undecided = len(self.of_class(Reach.UNDECIDED)) if self.records else UNKNOWN
+        return {
+            "rows": self.specimen.rows,
+            "distinct rows": found.unique if found else UNKNOWN,
+            **holes,
+            f"found dead ({self.how_found})": len(dead),
+            "predicted: no text gives the id": len(agreement.predicted) if agreement else UNKNOWN,
+            "predicted and found": len(agreement.both) if agreement else UNKNOWN,
+            "not decided": undecided,
+        }
+
+    def places(self) -> dict[str, Any]:
+        """Spike and void in numbers, for a table."""
+        spike, void = self.spike, self.void
+        table = dict.fromkeys(("spike: rows", "spike: rows expected there"), UNKNOWN)
+        if spike:
+            table = {
+                "spike: lengths from": spike.low,
+                "spike: lengths to": spike.high,
+                "spike: rows": spike.rows,
+                "spike: rows expected there": spike.background,
+            }
+        if void is None:
+            return table | {"void": "none beyond chance" if self.distances is not None else UNKNOWN}
+        return table | {
+            "void: rows inside": void.rows,
+            "void: inner radius": void.inner,
+            "void: outer radius": void.outer,
+            "void: surprise (nats)": void.surprise,
+        }
+
+    def judged(self) -> dict[str, Any]:
+        """Prediction against finding, for a table."""
+        agreement = self.agreement
+        if agreement is None:
+            return {"predicted": UNKNOWN, "found dead": len(self.found)}
+        shares = {"precision": agreement.precision, "recall": agreement.recall}
+        return {
+            "predicted: no text gives them": len(agreement.predicted),
+            "found dead in the matrix": len(agreement.observed),
+            "both": len(agreement.both),
+            "predicted and not found": len(agreement.false_alarms),
+            "found and not predicted": len(agreement.missed),
+            **{k: "–" if np.isnan(v) else show.percent(v, 1) for k, v in shares.items()},
+        }
+
+    def reserved(self) -> list[tuple[str, int, int]]:
+        """For a table: special, reserved and phantom rows, and how many of each were found."""
+        dead = set(self.found.tolist())
+        added = [r.id for r in self.special if r.reach is Reach.ADDED]
+        held = [r.id for r in self.special if RESERVED.search(r.text)]
+        beyond = [r.id for r in self.of_class(Reach.PHANTOM)]
+        kinds = {"added tokens": added, "names of a reserve": held, "rows without a token": beyond}
+        return [(kind, len(ids), len(dead & set(ids))) for kind, ids in kinds.items()]
+
+    def exposure(self) -> dict[str, Any]:
+        """The clock, for a table."""
+        if self.clock is None:
+            return {"input rows of their own, never seen": UNKNOWN}
+        reading, clock = self.clock.reading, self.clock
+        return {
+            "input rows that no text gives": len(clock.listed),
+            "of these in one cluster of lengths": len(clock.inside),
+            "of these exactly zero": clock.zero,
+            "exposure": show.fixed(reading.exposure, 4),
+            "interval": f"{show.fixed(reading.low, 4)} to {show.fixed(reading.high, 4)}",
+            "relative scatter of the lengths": show.percent(reading.scatter, 2),
+            "scatter that the start explains": show.percent(reading.expected, 2),
+        }
 
     def limits(self) -> list[str]:
         """What cannot be said from what was read, a sentence each."""
@@ -338,6 +421,11 @@ def read_clock(inputs: Specimen, records: Sequence[Record]) -> Clock:
     inside = listed[clock.clustered(norms, inputs.dim)]
     reading = clock.read(inputs.norms[inside], clock.Start(0.02), inputs.dim)
     return Clock(listed, inside, int((norms == 0).sum()), reading)
+
+
+def bullets(lines: Sequence[str]) -> Markdown:
+    """Lines as a list; nothing in them is markup."""
+    return Markdown("\n".join(f"- {show.plain(line)}" for line in lines))
 
 
 def written(record: Record) -> str:
