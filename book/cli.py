@@ -1,7 +1,8 @@
-"""The verbs that run, check and render chapters, and pack a release of them."""
+"""The verbs that run, check and render chapters, report on a model, and pack a release."""
 
 import argparse
 import http.server
+import re
 import subprocess
 import sys
 from functools import partial
@@ -33,6 +34,22 @@ def add(verbs: argparse._SubParsersAction) -> None:
     parser.add_argument("--jobs", type=int, help="chapters at a time (default: one a core)")
     parser.add_argument("--generators", action="store_true", help="only the generator chapters")
     parser.set_defaults(run=run)
+
+    parser = verbs.add_parser(
+        "report",
+        help="say which tokens of a model are dead, and why",
+        description="Read a model's matrix and tokenizer, without running the model, and write a "
+        "field report: report.html (one file), report.pdf, report.json, and tokens.csv with a line "
+        "for each row. MODEL is an id of `python -m lib specimens`, a .safetensors[:TENSOR] or "
+        ".gguf file, a model's folder, or org/name on the Hugging Face hub, of which only the one "
+        "or two matrices, tokenizer.json and config.json are fetched.",
+    )
+    parser.add_argument("model", metavar="MODEL")
+    parser.add_argument("--revision", default="main", metavar="R", help="of the hub's repository")
+    parser.add_argument("--tokenizer", default="", metavar="T", help="instead of the model's own")
+    default = "default: field-reports/ and the model's name, here"
+    parser.add_argument("--out", type=Path, metavar="DIR", help=default)
+    parser.set_defaults(run=report)
 
     parser = verbs.add_parser(
         "export",
@@ -136,6 +153,23 @@ def run(args: argparse.Namespace) -> None:
         digest = schedule.keys(schedule.with_what_it_reads(chapter))[chapter.name]
     path = runner.run(args.chapter, parameters, args.output, digest)
     print(f"executed {chapter.name} -> {path}")
+
+
+def report(args: argparse.Namespace) -> None:
+    """Write the field report of a model."""
+    plain = re.sub(r"[^\w.-]+", "-", args.model, flags=re.ASCII).strip("-.") or "model"
+    out = args.out or Path("field-reports") / plain
+    model = args.model
+    if Path(model).exists():  # the document runs in the book's folder
+        model = str(Path(model).resolve())
+    elif (file := Path(model.rpartition(":")[0])).is_file():
+        model = f"{file.resolve()}:{model.rpartition(':')[2]}"
+    tokenizer = args.tokenizer
+    if Path(tokenizer).is_file():
+        tokenizer = str(Path(tokenizer).resolve())
+    settings = {"tokenizer": tokenizer, "revision": args.revision, "about": args.model}
+    for path in render.report(model, out.resolve(), **settings):
+        print(path)
 
 
 def answer(args: argparse.Namespace) -> None:

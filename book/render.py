@@ -5,11 +5,15 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from typing import Any
 
 from book import config, runner, schedule
 from lib import paths, scale
 
+REPORT = paths.ROOT / "reports" / "field-report.qmd"
+REPORTED = ("report.html", "report.pdf", "report.json", "tokens.csv")
 MINIMUM = (1, 9)  # Quarto before this drops alt text in Typst books
 
 
@@ -56,12 +60,7 @@ def press(jobs: int | None = None, formats: tuple[str, ...] = ("html", "pdf")) -
 
     Raises RenderError where the press has been taken out of the project.
     """
-    try:  # by name: nothing else of the book knows the press, which may be deleted
-        edition = importlib.import_module("press.edition")
-    except ModuleNotFoundError as error:
-        if error.name not in ("press", "press.edition"):
-            raise
-        raise RenderError("there is no press here: put Quarto on the PATH") from None
+    edition = _of_press("edition")
     pages = config.load().pages
     print(f"chapters at {scale.current()} scale", flush=True)
     schedule.run_all([paths.ROOT / page.source for page in pages], jobs)
@@ -69,6 +68,36 @@ def press(jobs: int | None = None, formats: tuple[str, ...] = ("html", "pdf")) -
     print("pressing the pages", flush=True)
     edition.press(notebooks, paths.BOOK, formats)
     return paths.BOOK / "index.html"
+
+
+def report(
+    model: str, out: Path, *, tokenizer: str = "", revision: str = "main", about: str = ""
+) -> list[Path]:
+    """Write report.html, report.pdf, report.json and tokens.csv of a model into the folder `out`.
+
+    The files take their places together, when all of them are made. Raises RenderError, and what
+    the runner raises.
+    """
+    sheet = _of_press("sheet")
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".report-", dir=out) as folder:
+        made = Path(folder)
+        given = {"specimen": model, "tokenizer": tokenizer, "revision": revision, "out": folder}
+        notebook = runner.run(REPORT, given, made / "report.ipynb")
+        sheet.press(notebook, made / "report.html", made / "report.pdf", about=about or model)
+        for name in REPORTED:
+            (made / name).replace(out / name)
+    return [out / name for name in REPORTED]
+
+
+def _of_press(module: str) -> Any:
+    """A module of the press, by name: nothing else of the book knows it, and it may be deleted."""
+    try:
+        return importlib.import_module(f"press.{module}")
+    except ModuleNotFoundError as error:
+        if error.name not in ("press", f"press.{module}"):
+            raise
+        raise RenderError("there is no press here: put Quarto on the PATH") from None
 
 
 def environment() -> dict[str, str]:

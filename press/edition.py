@@ -86,8 +86,8 @@ def _make(
     """Everything that `formats` ask for, in the empty folder `staging`."""
     bibliography = root / book.bibliography
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        leaves = list(pool.map(lambda pair: _leaf(*pair, staging, root), notebooks))
-        divs = [pandoc.page_div(leaf.blocks, _attributes(leaf.page)) for leaf in leaves]
+        leaves = list(pool.map(lambda pair: leaf(*pair, staging, root), notebooks))
+        divs = [pandoc.page_div(one.blocks, attributes(one.page)) for one in leaves]
 
         def shaped(name: str) -> dict[str, Any]:
             return pandoc.edition(divs, name, bibliography, book.lang)
@@ -96,13 +96,13 @@ def _make(
         if "pdf" in formats:
             printed = pool.submit(lambda: pdf.write(shaped("typst"), staging, book))
         if "html" in formats:
-            pages = [(leaf.page, leaf.notebook, leaf.book) for leaf in leaves]
+            pages = [(one.page, one.notebook, one.book) for one in leaves]
             site.write(shaped("html"), pages, staging, book, with_pdf="pdf" in formats, pool=pool)
         if printed:
             printed.result()
 
 
-def _leaf(page: Page, notebook: Path, staging: Path, root: Path) -> Leaf:
+def leaf(page: Page, notebook: Path, staging: Path, root: Path) -> Leaf:
     """Weave and read one page; its pictures go into `staging`, where the page will lie."""
     folder = f"{PurePosixPath(page.source).stem}_files"
     try:
@@ -133,7 +133,7 @@ def _bring(target: str, page: Page, here: Path, staging: Path, root: Path) -> No
     shutil.copyfile(source, copy)
 
 
-def _attributes(page: Page) -> dict[str, str]:
+def attributes(page: Page) -> dict[str, str]:
     """What the filters must know of a page."""
     return {
         "source": page.source,

@@ -98,6 +98,14 @@ def html_page(blocks: list[dict], meta: dict[str, Any], source: str) -> str:
     return run(arguments, json.dumps(document(blocks, meta)), source)
 
 
+def sheet(blocks: list[dict], meta: dict[str, Any], folder: Path) -> str:
+    """A page that needs no other file: pictures, style and fonts of `folder` are inside it."""
+    arguments = ["--from", "json", "--to", "html5", "--mathml", "--standalone", "--wrap=none"]
+    arguments += ["--toc", "--toc-depth=3", "--email-obfuscation=none", "--embed-resources"]
+    arguments += ["--template", str(ASSETS / "sheet.html"), "--resource-path", str(folder)]
+    return run(arguments, json.dumps(document(blocks, meta)), str(meta["pagetitle"]))
+
+
 def typst(shaped: dict[str, Any]) -> str:
     """The body of the PDF edition as Typst source."""
     arguments = ["--from", "json", "--to", "typst-citations", "--wrap=none"]

@@ -60,7 +60,7 @@ def write(
         return meta["plotly"]
 
     with_plotly = any(list(pool.map(page, range(len(pages)))))
-    _assets(folder, with_plotly)
+    assets(folder, with_plotly)
     records = json.dumps(pandoc.plain(shaped["meta"]["search"]), ensure_ascii=False)
     (folder / "assets" / "search.js").write_text(f"bookTexts({records});\n", encoding="utf-8")
     _index(folder)
@@ -132,18 +132,18 @@ def _about(here: Page, ran: dict, pages: list[Page], facts: list[dict]) -> dict[
     }
 
 
-def _assets(folder: Path, with_plotly: bool) -> None:
+def assets(folder: Path, with_plotly: bool) -> None:
     """Style, script, fonts, and plotly only if a page shows an interactive figure."""
-    assets = folder / "assets"
-    shutil.copytree(pdf.FONTS, assets / "fonts", ignore=shutil.ignore_patterns("*.md"))
+    target = folder / "assets"
+    shutil.copytree(pdf.FONTS, target / "fonts", ignore=shutil.ignore_patterns("*.md"))
     for name in SHARED:
-        shutil.copyfile(ASSETS / name, assets / name)
+        shutil.copyfile(ASSETS / name, target / name)
     if with_plotly:
         spec = find_spec("plotly")
         if spec is None or not spec.submodule_search_locations:
             raise PressError("a page shows a plotly figure and plotly is missing; run make setup")
         package = Path(spec.submodule_search_locations[0])
-        shutil.copyfile(package / "package_data" / "plotly.min.js", assets / "plotly.min.js")
+        shutil.copyfile(package / "package_data" / "plotly.min.js", target / "plotly.min.js")
 
 
 def _index(folder: Path) -> None:

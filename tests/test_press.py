@@ -252,7 +252,7 @@ def test_pdf_numbers_only_what_it_shows(root):
     for page in made_book.BOOK.pages:
         woven = weave.weave(root / "executed" / f"{page.name}.ipynb", "files")
         blocks = pandoc.read(woven.markdown, page.source)
-        divs.append(pandoc.page_div(blocks, edition._attributes(page)))
+        divs.append(pandoc.page_div(blocks, edition.attributes(page)))
     shaped = pandoc.edition(divs, "typst", root / "references.bib", "en")
     source = pandoc.typst(shaped)
     still = source.index("<fig-still>")

@@ -10,6 +10,7 @@ with; a file gets its name when it is whole and its digest is the one that is me
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -23,11 +24,20 @@ from urllib.parse import urlsplit
 
 import filelock
 
-from lib import progress
+from lib import files, paths, progress
 from lib.extraction import catalogue, ranges, tensor_files
 from lib.extraction.catalogue import Description, Hub, SpecimenError, Wheel, fetched_file, need
 from lib.extraction.ranges import BUFFER, Remote, write_all
-from lib.extraction.tensor_files import DTYPES, INDEX, LIMIT, SINGLE, Entry
+from lib.extraction.tensor_files import (
+    DTYPES,
+    EMBEDDINGS,
+    HEADS,
+    INDEX,
+    LIMIT,
+    SINGLE,
+    UNEMBEDDINGS,
+    Entry,
+)
 
 HOME = "https://huggingface.co"
 ADDRESS_TRIES = 3  # an address on the delivery network may expire during a long transfer
@@ -74,9 +84,18 @@ def fetch_from_hub(description: Description, source: Hub) -> Path:
     file, remote, entry = locate(source)
     dtype = source.dtype or description.dtype
     _compare(entry, description, dtype, source.repo)
+    sha256 = description.sha256 if dtype == description.dtype else None
+    return _store_tensor(description.id, source, (file, remote, entry), sha256)
+
+
+def _store_tensor(
+    id: str, source: Hub, found: tuple[str, Remote, Entry], sha256: str | None = None
+) -> Path:
+    """Fetch the tensor that `locate` found into the store, as specimen `id`."""
+    file, remote, entry = found
     hub = "the Hugging Face hub" if endpoint() == HOME else endpoint()
     where = f"{source.repo} ({file}, {entry.name}) on {hub}"
-    record = {"specimen": description.id, "source": where, "version": remote.version}
+    record = {"specimen": id, "source": where, "version": remote.version}
 
     def transfer(sink: BinaryIO, done: int) -> None:
         at, begin = remote, sink.tell() - done
@@ -91,8 +110,68 @@ def fetch_from_hub(description: Description, source: Hub) -> Path:
             same = at is not None and at.version == remote.version
             need(same, f"{source.repo}: changed while it was read; fetch again")
 
-    sha256 = description.sha256 if dtype == description.dtype else None
     return store(record, entry, transfer, sha256)
+
+
+def is_repository(name: str) -> bool:
+    """Whether a name has the form of a repository's on the hub: org/name."""
+    return re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name, re.ASCII) is not None
+
+
+def fetch_model(repo: str, tensor: str | None = None, revision: str = "main") -> Path:
+    """A folder of the store with what of a repository is read: matrices, config, tokenizer.
+
+    The matrix that makes the logits (or `tensor`), and that of the input rows if it is another, by
+    byte range; config.json and tokenizer.json where there are any. It is written as the library
+    would write a sharded model, its index last. Raises SpecimenError.
+    """
+    place = repo.replace("/", "--") + ("" if revision == "main" else f"@{_safe(revision)}")
+    folder, known = paths.FETCHED / "hub" / place, {}
+    if (folder / INDEX).exists():
+        known = json.loads((folder / INDEX).read_bytes())["weight_map"]
+        if tensor is None or tensor in known:
+            return folder
+    names = _tensor_names(repo, revision)
+    heads = [tensor] if tensor else [name for name in UNEMBEDDINGS if name in names]
+    need(heads, f"{repo}: no tensor has an unembedding's name; give {repo}:TENSOR, one of its own")
+    wanted = heads[:1]
+    if heads[0] in HEADS:
+        wanted += [name for name in (*UNEMBEDDINGS, *EMBEDDINGS) if name in EMBEDDINGS & names][:1]
+    for name in wanted:
+        source, id = Hub(repo, name, revision=revision), f"hub/{place}/{_safe(name)}"
+        known[name] = _store_tensor(id, source, locate(source)).name
+    for name in ("config.json", "tokenizer.json"):
+        if remote := _remote(repo, name, revision):
+            need(remote.size <= 4 * LIMIT, f"{remote.name}: claims {remote.size:,} bytes")
+            data = ranges.read_bytes(remote, 0, remote.size)
+            files.write_atomically(folder / name, partial(_write, data))
+    index = json.dumps({"weight_map": known}).encode()
+    files.write_atomically(folder / INDEX, partial(_write, index))
+    return folder
+
+
+def _write(data: bytes, path: Path) -> None:
+    path.write_bytes(data)
+
+
+def _safe(name: str) -> str:
+    """A name of the hub's as one of a file; others than the usual characters by their code."""
+    return re.sub(r"[^A-Za-z0-9_.-]|^\.", lambda match: f"%{ord(match[0]):X}", name)[:120]
+
+
+def _tensor_names(repo: str, revision: str) -> set[str]:
+    """The names of a repository's tensors. Raises SpecimenError."""
+    if remote := _remote(repo, SINGLE, revision):
+        read = partial(ranges.read_bytes, remote)
+        return set(tensor_files.header_elsewhere(read, remote.size, remote.name).entries)
+    index = _remote(repo, INDEX, revision)
+    neither = f"has neither {SINGLE} nor {INDEX}; name a repository with safetensors"
+    need(index, f"{repo}: {neither}")
+    need(index.size <= LIMIT, f"{index.name}: claims {index.size:,} bytes; it is no index")
+    try:
+        return set(json.loads(ranges.read_bytes(index, 0, index.size))["weight_map"])
+    except (ValueError, RecursionError, TypeError, KeyError):
+        raise SpecimenError(f"{index.name}: is no valid index; fetch it again") from None
 
 
 def locate(source: Hub) -> tuple[str, Remote, Entry]:

@@ -8,6 +8,7 @@ Bartolo's (2024); the exact search for fragments is in `fragments`.
 
 import enum
 import json
+import math
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -38,6 +39,7 @@ class Reach(enum.Enum):
     UNBUILT = "never built by merges"
     INCOMPLETE = "fragment that no context completes"
     PHANTOM = "phantom row"
+    UNDECIDED = "not decided"  # no text was found, and no argument that there is none
 
     def __str__(self) -> str:
         return self.value
@@ -45,12 +47,13 @@ class Reach(enum.Enum):
     @property
     def dead(self) -> bool:
         """Whether no text at all makes the tokenizer emit such an id."""
-        return self not in (Reach.REACHABLE, Reach.COMPLETED, Reach.ADDED)
+        alive = (Reach.REACHABLE, Reach.COMPLETED, Reach.ADDED)
+        return self not in (*alive, Reach.UNDECIDED)
 
     @property
     def colour(self) -> str:
         """The class's colour in every figure."""
-        names = ("blue", "sky", "grey", "purple", "vermillion", "yellow", "orange", "ink")
+        names = ("blue", "sky", "grey", "purple", "vermillion", "yellow", "orange", "ink", "green")
         return PALETTE[dict(zip(Reach, names, strict=True))[self]]
 
 
@@ -299,8 +302,8 @@ class Agreement(NamedTuple):
     both: set[int]
     false_alarms: list[int]  # predicted and not observed, ascending
     missed: list[int]  # observed and not predicted, ascending
-    precision: float  # share of the predicted that are observed
-    recall: float  # share of the observed that are predicted
+    precision: float  # share of the predicted that are observed; NaN if nothing is predicted
+    recall: float  # share of the observed that are predicted; NaN if nothing is observed
 
 
 def compare(found: Iterable[Record], observed: Collection[int]) -> Agreement:
@@ -313,6 +316,6 @@ def compare(found: Iterable[Record], observed: Collection[int]) -> Agreement:
         both,
         false_alarms=sorted(predicted - observed),
         missed=sorted(observed - predicted),
-        precision=len(both) / len(predicted),
-        recall=len(both) / len(observed),
+        precision=len(both) / len(predicted) if predicted else math.nan,
+        recall=len(both) / len(observed) if observed else math.nan,
     )

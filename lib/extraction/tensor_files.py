@@ -44,6 +44,7 @@ UNEMBEDDINGS = (
     "lm_head.weight",
     "output.weight",
     "embed_out.weight",
+    "language_model.lm_head.weight",
     "model.embed_tokens.weight",
     "language_model.model.embed_tokens.weight",
     "model.language_model.embed_tokens.weight",
@@ -52,7 +53,10 @@ UNEMBEDDINGS = (
     "model.decoder.embed_tokens.weight",
     "embeddings.word_embeddings.weight",
     "bert.embeddings.word_embeddings.weight",
+    "shared.weight",
 )
+HEADS = frozenset(UNEMBEDDINGS[:4])
+EMBEDDINGS = frozenset({*UNEMBEDDINGS[4:], "gpt_neox.embed_in.weight", "token_embd.weight"})
 
 GGUF_UNEMBEDDINGS = ("output.weight", "token_embd.weight")
 GGUF_NATIVE = ("F32", "F16", "BF16")  # types whose values stand by themselves
@@ -197,6 +201,13 @@ def open_gguf(path: Path, tensor: str | None = None) -> tuple[np.ndarray, str, i
     dim, rows = (int(n) for n in found.shape)  # GGUF counts the fastest dimension first
     data = np.asarray(found.data).reshape(rows, -1)
     return data.view(DTYPES[kind] if kind in GGUF_NATIVE else np.uint8), kind, dim, found.name
+
+
+def gguf_names(path: Path) -> set[str]:
+    """The names of the tensors of a GGUF file, one that `open_gguf` has read."""
+    from gguf import GGUFReader
+
+    return {tensor.name for tensor in GGUFReader(path).tensors}
 
 
 def dequantise(blocks: np.ndarray, kind: str) -> np.ndarray:

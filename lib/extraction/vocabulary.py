@@ -30,6 +30,10 @@ class VocabularyError(ValueError):
     """A vocabulary is unknown, missing, damaged, or of a kind the book cannot analyse."""
 
 
+class UnsupportedError(VocabularyError):
+    """A sound tokenizer.json of a kind that the exact search does not read; `emission` does."""
+
+
 @dataclass(frozen=True)
 class Vocabulary:
     """Everything that decides which ids a text becomes."""
@@ -184,7 +188,7 @@ def parse_tokenizer_json(data: bytes, where: str, rows: int = 0) -> Vocabulary:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise VocabularyError(f"{where}: not a tokenizer.json: {error!r}") from error
     if kind != "BPE" or model.get("byte_fallback") or not isinstance(merges, list):
-        raise VocabularyError(f"{where}: only BPE without byte fallback is supported, not {kind}")
+        raise UnsupportedError(f"{where}: only BPE without byte fallback is supported, not {kind}")
     patterns, byte_level = _patterns(file.get("pre_tokenizer"), where)
     if byte_level:
         table = byte_table()
@@ -201,7 +205,7 @@ def parse_tokenizer_json(data: bytes, where: str, rows: int = 0) -> Vocabulary:
                 tokens[id] = spell(token)
         ranks = {(spell(a), spell(b)): rank for rank, (a, b) in enumerate(pairs)}
     except (KeyError, ValueError, TypeError) as error:
-        raise VocabularyError(f"{where}: a token is not spelled in bytes: {error!r}") from error
+        raise UnsupportedError(f"{where}: a token is not spelled in bytes: {error!r}") from error
     return Vocabulary(
         where,
         tuple(tokens),
@@ -224,7 +228,7 @@ def _normaliser(part: dict | None, where: str) -> str | None:
             return inner[0] if inner else None
     elif part["type"] in NORMALISERS:
         return part["type"]
-    raise VocabularyError(f"{where}: normaliser {part['type']} is not supported")
+    raise UnsupportedError(f"{where}: normaliser {part['type']} is not supported")
 
 
 def _patterns(part: dict | None, where: str) -> tuple[tuple[str, ...], bool]:
@@ -234,14 +238,14 @@ def _patterns(part: dict | None, where: str) -> tuple[tuple[str, ...], bool]:
     for one in parts:
         if one["type"] == "ByteLevel":
             if one.get("add_prefix_space"):
-                raise VocabularyError(f"{where}: a pre-tokenizer that adds a space: not supported")
+                raise UnsupportedError(f"{where}: a pre-tokenizer that adds a space: not supported")
             byte_level = True
             patterns += [GPT2_WORDS] if one.get("use_regex", True) else []
         elif one["type"] == "Split" and one["behavior"] == "Isolated" and not one.get("invert"):
             pattern = one["pattern"]
             patterns.append(pattern.get("Regex") or regex.escape(pattern["String"]))
         else:
-            raise VocabularyError(f"{where}: pre-tokenizer {one['type']} is not supported")
+            raise UnsupportedError(f"{where}: pre-tokenizer {one['type']} is not supported")
     return tuple(patterns), byte_level
 
 

@@ -1,0 +1,139 @@
+"""A model as its owner names it: of all its files the one or two matrices, config and tokenizer.
+
+MODEL is an id of the catalogue, a file (.safetensors[:TENSOR], .gguf), a folder as Hugging Face's
+libraries write it, or the id of a repository on the hub. What is missing is said in a line each.
+"""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lib.extraction import catalogue, fetching, specimens, tensor_files
+from lib.extraction.catalogue import SpecimenError
+from lib.extraction.specimens import Specimen
+from lib.extraction.tensor_files import EMBEDDINGS, HEADS, INDEX, LIMIT, SINGLE
+
+OTHER_TOKENIZERS = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.txt")
+
+
+@dataclass(frozen=True)
+class Model:
+    """What of a model can be read here."""
+
+    name: str
+    specimen: Specimen  # the matrix that makes the logits, or what there is of it
+    inputs: Specimen | None  # the matrix of the input rows, where it is one of its own
+    tied: bool | None  # None: nothing says it
+    tokenizer: str | None  # a name or a path for `emission.records`
+    missing: tuple[str, ...] = ()  # a line for each thing that could not be had
+
+
+def open(name: str, tokenizer: str = "", revision: str = "main") -> Model:
+    """The model of this name; `revision` is of a repository on the hub, whose files are fetched.
+
+    Raises SpecimenError where there is no matrix at all.
+    """
+    if name in catalogue.ROLES or any(name == known.id for known in catalogue.CATALOGUE):
+        found = _of_catalogue(name)
+    else:
+        path, tensor = specimens.split(name)
+        if path.exists() or not fetching.is_repository(str(path)):
+            found = _of_path(name, path, tensor)
+        else:
+            path = fetching.fetch_model(str(path), tensor, revision)
+            found = _of_path(name, path, tensor)
+    return replace(found, tokenizer=tokenizer) if tokenizer else found
+
+
+def _of_catalogue(name: str) -> Model:
+    specimen = specimens.open(name)
+    description, lines = specimen.description, []
+    is_input = not description.tied and description.tensor in EMBEDDINGS
+    if not (description.tied or is_input):
+        lines.append("the input matrix, which is another, is not in the catalogue")
+    if description.tokenizer is None:
+        lines.append("the book has no tokenizer for it: give one with --tokenizer")
+    inputs = specimen if is_input else None
+    tied, tokenizer = description.tied, description.tokenizer
+    return Model(description.model, specimen, inputs, tied, tokenizer, tuple(lines))
+
+
+def _of_path(name: str, path: Path, tensor: str | None) -> Model:
+    specimen = specimens.open(f"{path}:{tensor}" if tensor else str(path))
+    folder, lines = (path if path.is_dir() else path.parent), []
+    specimen = _with_provenance(specimen, name)
+    names, config = _names(path), _config(folder, lines)
+    heads, embeddings = names & HEADS, sorted(names & EMBEDDINGS)
+    says = config.get("text_config", {}).get("tie_word_embeddings")
+    says = config.get("tie_word_embeddings", says)
+    tied = bool(says) if heads and embeddings else None
+    if not (heads or embeddings):
+        lines.append("no tensor has a usual name: whether there are two matrices is not known")
+    elif tied is None and says is False:
+        lines.append("the configuration speaks of two matrices, and only one of them is here")
+    elif tied is None:
+        tied = True if embeddings else None
+    inputs = None
+    if tied is False and specimen.description.tensor in embeddings:
+        inputs = specimen
+    elif tied is False and embeddings:
+        inputs = specimens.open(f"{path}:{embeddings[0]}")
+    return Model(name, specimen, inputs, tied, _tokenizer(folder, lines), tuple(lines))
+
+
+def _with_provenance(specimen: Specimen, name: str) -> Specimen:
+    """The specimen with what its file, if it was fetched, says of its origin."""
+    file = getattr(specimen.matrix, "filename", None)
+    try:
+        facts = tensor_files.origin_of(Path(file)) if file and "gguf" not in str(file) else {}
+    except SpecimenError:
+        facts = {}
+    source = specimen.source
+    if facts:
+        size = f"{specimen.rows:,} x {specimen.dim}, {specimen.precision}"
+        source = f"{name}: {size}, from {facts['source']}"
+    named = replace(specimen.description, model=name)
+    return replace(specimen, description=named, source=source, facts=facts)
+
+
+def _names(path: Path) -> set[str]:
+    """The names of a model's tensors. Raises SpecimenError."""
+    if path.is_dir() and (path / INDEX).exists() and not (path / SINGLE).exists():
+        return set(json.loads((path / INDEX).read_bytes()).get("weight_map", {}))
+    file = tensor_files.file_in(path, None) if path.is_dir() else path
+    if file.suffix == ".gguf":
+        return tensor_files.gguf_names(file)
+    return set(tensor_files.read_header(file).entries)
+
+
+def _config(folder: Path, lines: list[str]) -> dict[str, Any]:
+    """config.json of a folder; {} and a line where there is none that can be read."""
+    path = folder / "config.json"
+    if not path.exists():
+        lines.append("no config.json: whether the matrices are tied is judged by the tensors alone")
+        return {}
+    try:
+        config = json.loads(path.read_bytes()[:LIMIT])
+        if not isinstance(config, dict) or not isinstance(config.get("text_config", {}), dict):
+            raise ValueError("it is no object of names and values")
+        return config
+    except (OSError, ValueError, RecursionError) as error:
+        why = " ".join(str(error).split())
+        lines.append(f"config.json cannot be read ({why}): ties are judged by the tensors alone")
+        return {}
+
+
+def _tokenizer(folder: Path, lines: list[str]) -> str | None:
+    """The tokenizer.json of a folder; None and a line where there is none."""
+    if (folder / "tokenizer.json").is_file():
+        return str(folder / "tokenizer.json")
+    for name in OTHER_TOKENIZERS:
+        if (folder / name).is_file():
+            lines.append(
+                f"{name} is here and not read: save the fast tokenizer beside it "
+                "(tokenizer.json), or give one with --tokenizer"
+            )
+            return None
+    lines.append("no tokenizer.json: rows have numbers and no names; give one with --tokenizer")
+    return None
