@@ -233,9 +233,15 @@ def preview(args: argparse.Namespace) -> int:
     if program is not None:
         command = [program, "preview", "--port", str(args.port)]
         return subprocess.run(command, cwd=paths.ROOT, env=render.environment()).returncode
-    render.press(formats=("html",))
     handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(paths.BOOK))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", args.port), handler) as server:
+    try:
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", args.port), handler)
+    except (OSError, OverflowError) as error:
+        raise render.RenderError(
+            f"port {args.port} cannot be had ({error}); take another with --port"
+        ) from None
+    with server:
+        render.press(formats=("html",))
         print(f"the book: http://127.0.0.1:{args.port}/  (Ctrl-C stops)", flush=True)
         server.serve_forever()
     return 0

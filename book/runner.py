@@ -102,6 +102,10 @@ def open_chapter(source: Path | str) -> Chapter:
     """
     named = paths.CHAPTERS / f"{source}.qmd"
     source = (named if named.is_file() else Path(source)).resolve()
+    if source.suffix != ".qmd":
+        raise reader.ChapterError(
+            f"{source}: is no chapter; name one (discovery/01-norms) or a .qmd"
+        )
     notebook = reader.read(source)
     return Chapter(source, name_of(source), notebook, source.read_text(encoding="utf-8"))
 

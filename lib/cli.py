@@ -5,6 +5,7 @@ other command answers at once.
 """
 
 import argparse
+import contextlib
 import inspect
 import json
 import sys
@@ -20,6 +21,7 @@ from lib import artifacts, files, foreign, paths
 from lib.extraction import catalogue, corpus, fetching, specimens, tensor_files
 from lib.extraction.catalogue import SpecimenError, need
 
+MOST_ROWS = 10_000_000  # of a matrix: some forty times the largest vocabulary
 FIRST_IDS = 10  # of each hole or component, in an answer
 SHOWN = 20  # holes or components in a text answer; --json has all
 COLUMNS = ("unique", "holes", "tokens", "largest", "varying")  # of a snowball
@@ -36,7 +38,9 @@ def add(verbs: argparse._SubParsersAction) -> None:
 
     parser = _verb(verbs, neighbours, parents=[as_json])
     parser.add_argument("file", metavar="FILE.safetensors[:TENSOR]")
-    parser.add_argument("--steps", type=int, default=1, help="lattice steps (default: 1)")
+    parser.add_argument(
+        "--steps", type=between(0, 65_535), default=1, help="lattice steps (default: 1)"
+    )
 
     parser = _verb(verbs, clock, parents=[as_json])
     help = "FILE.safetensors[:TENSOR] or a model's folder (name the *input* rows), or NORMS.json"
@@ -51,7 +55,9 @@ def add(verbs: argparse._SubParsersAction) -> None:
     help = f"{known}, a tokenizer.json or a .tiktoken file"
     parser.add_argument("tokenizer", metavar="TOKENIZER", help=help)
     parser.add_argument("--out", metavar="FILE.jsonl", required=True, help="where to write")
-    parser.add_argument("--rows", type=int, help="rows of the matrix, if more than there are ids")
+    parser.add_argument(
+        "--rows", type=between(1, MOST_ROWS), help="rows of the matrix, if more than there are ids"
+    )
 
     parser = _verb(verbs, snowball, parents=[as_json])
     help = (
@@ -61,10 +67,11 @@ def add(verbs: argparse._SubParsersAction) -> None:
     source = "FILE.safetensors[:TENSOR]"
     parser.add_argument("--centre", required=True, metavar=source, help=help)
     parser.add_argument("--sigma", type=float, required=True, help="sigma, radius or b of noise")
-    parser.add_argument("--rows", type=int, default=2221, help="rows a trial (%(default)s)")
-    parser.add_argument("--trials", type=int, default=1000, help="trials (%(default)s)")
+    rows, trials, seeds = between(2, MOST_ROWS), between(1, 10_000_000), between(0, 2**63 - 1)
+    parser.add_argument("--rows", type=rows, default=2221, help="rows a trial (%(default)s)")
+    parser.add_argument("--trials", type=trials, default=1000, help="trials (%(default)s)")
     parser.add_argument("--distribution", choices=DISTRIBUTIONS, default="gaussian")
-    parser.add_argument("--seed", type=int, default=42, help="seed of all noise (%(default)s)")
+    parser.add_argument("--seed", type=seeds, default=42, help="seed of all noise (%(default)s)")
 
     parser = _verb(verbs, list_specimens, "specimens", parents=[as_json])
     parser.add_argument("--verify", action="store_true", help="hash every fetched matrix again")
@@ -81,12 +88,26 @@ def add(verbs: argparse._SubParsersAction) -> None:
 
     parser = _verb(verbs, sweep, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path, metavar="FILE.yml")
-    parser.add_argument("--jobs", type=int, help="processes at a time (default: one a core)")
+    parser.add_argument(
+        "--jobs", type=between(1, 1024), help="processes at a time (default: one a core)"
+    )
     help = "use a Dask scheduler's machines instead"
     parser.add_argument("--scheduler", metavar="tcp://HOST:PORT", help=help)
 
     parser = _verb(verbs, verify)
     parser.add_argument("--remove", action="store_true", help="delete the damaged ones")
+
+
+def between(least: int, most: int) -> Callable[[str], int]:
+    """For argparse: an integer from `least` to `most`."""
+
+    def read(text: str) -> int:
+        with contextlib.suppress(ValueError):
+            if len(text) < 40 and least <= int(text) <= most:
+                return int(text)
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no integer from {least:,} to {most:,}")
+
+    return read
 
 
 def _verb(verbs: Any, run: Callable, name: str = "", **settings: Any) -> argparse.ArgumentParser:
@@ -109,7 +130,8 @@ def census(args: argparse.Namespace) -> None:
     if no tensor is named. Also reads a model's folder, a .gguf file, or an id of the catalogue.
 
     With --json: source, tensor, dtype, rows, dim, unique, surplus, zero_pairs, singletons,
-    hole_rows, holes (population and first_ids of each), seconds.
+    hole_rows, not_finite (of these, rows that hold NaN or infinity), holes (population and
+    first_ids of each), seconds.
     """
     from lib.analysis import census as counting
 
@@ -118,6 +140,7 @@ def census(args: argparse.Namespace) -> None:
     found = counting.of(specimen)
     counts = ("unique", "surplus", "zero_pairs", "singletons", "hole_rows")
     answer = _about(specimen) | {name: getattr(found, name) for name in counts}
+    answer["not_finite"] = _not_finite(specimen, found)
     firsts = [(len(ids), ids[:FIRST_IDS].tolist()) for ids in found.members]
     answer["holes"] = [{"population": count, "first_ids": ids} for count, ids in firsts]
     answer["seconds"] = round(time.perf_counter() - began, 4)
@@ -127,7 +150,19 @@ def census(args: argparse.Namespace) -> None:
         f"{len(firsts):,} black holes of {found.hole_rows:,} rows, "
         f"{found.zero_pairs:,} pairs at distance zero"
     )
+    if answer["not_finite"]:
+        words += (
+            f"\n{answer['not_finite']:,} rows of holes hold NaN or infinity: no tokens died there"
+        )
     _say(args, answer, specimen.source, words, *_listed(found.members, answer["seconds"]))
+
+
+def _not_finite(specimen: specimens.Specimen, found: Any) -> int:
+    """How many rows of black holes hold a NaN or an infinity, where their numbers are at hand."""
+    if not (specimen.is_full and found.holes):
+        return 0
+    whole = np.isfinite(specimen.values(found.first_ids)).all(axis=1)
+    return int(found.populations[~whole].sum())
 
 
 def neighbours(args: argparse.Namespace) -> None:

@@ -36,6 +36,27 @@ def test_census_on_the_command_line(tmp_path, capsys):
     assert "1 surplus" not in capsys.readouterr().out
 
 
+def test_a_census_says_that_rows_hold_no_numbers(tmp_path, capsys):
+    W = np.ones((8, 4), np.float32)
+    W[:3] = np.nan
+    W[6:] = np.inf
+    path = tmp_path / "nan.safetensors"
+    safetensors.numpy.save_file({"W": W}, path)
+    assert main(["census", str(path)]) == 0
+    assert "5 rows of holes hold NaN or infinity" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["--seed -1", "--seed 1e9", f"--seed {10**23}", f"--rows {10**20}", "--rows 0",
+     f"--trials {10**11}", "--trials -3", f"--trials {'9' * 5000}"],
+)  # fmt: skip
+def test_numbers_out_of_range_are_refused_before_anything_runs(words, capsys):
+    with pytest.raises(SystemExit) as error:
+        main(["snowball", "--centre", "qwen3-holes", "--sigma", "1e-9", *words.split()])
+    assert error.value.code == 2 and "is no integer from" in capsys.readouterr().err
+
+
 def test_errors_on_the_command_line_are_one_line(tmp_path, capsys):
     path = tmp_path / "x.safetensors"
     path.write_bytes(bytes(20))

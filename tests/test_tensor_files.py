@@ -1,6 +1,8 @@
 """Files that nobody vouches for: read as they are, or refused in one line; GGUF, folders."""
 
 import json
+import os
+import struct
 import tracemalloc
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 import safetensors
 import safetensors.numpy
+from hypothesis import given, settings, strategies
 
 from lib.analysis import census
 from lib.extraction import fetching, specimens, tensor_files
@@ -166,7 +169,7 @@ def test_which_tensor_is_the_unembedding(tmp_path):
 def test_missing_files_and_folders_are_named(tmp_path):
     with pytest.raises(SpecimenError, match="no such file"):
         tensor_files.read_header(tmp_path / "x.safetensors")
-    with pytest.raises(SpecimenError, match="cannot be read"):
+    with pytest.raises(SpecimenError, match="no regular file"):
         tensor_files.read_header(tmp_path)
 
 
@@ -251,3 +254,48 @@ def test_a_models_folder_is_read_sharded_or_not(tmp_path):
 )  # fmt: skip
 def test_a_tensor_is_named_after_a_colon(name, path, wanted):
     assert specimens.split(name) == (Path(path), wanted)
+
+
+def test_what_is_no_regular_file_is_refused_and_not_waited_for(tmp_path):
+    for name in ("pipe.safetensors", "pipe.gguf"):
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(SpecimenError, match="no regular file"):
+            specimens.open(str(tmp_path / name))
+    with pytest.raises(SpecimenError, match="no regular file"):
+        tensor_files.open_tensor("/dev/zero")
+
+
+def test_a_gguf_file_that_claims_more_than_it_holds_is_refused_at_once(tmp_path):
+    def pair(kind: int, value: bytes) -> bytes:
+        return struct.pack("<Q", 1) + b"k" + struct.pack("<I", kind) + value
+
+    def file(pairs: bytes, count: int = 1, tensors: int = 0) -> bytes:
+        return b"GGUF" + struct.pack("<IQQ", 3, tensors, count) + pairs
+
+    claims = {
+        "array": file(pair(9, struct.pack("<IQ", 0, 2**33))),
+        "strings": file(pair(9, struct.pack("<IQ", 8, 2**33))),
+        "string": file(pair(8, struct.pack("<Q", 2**62))),
+        "nested": file(pair(9, struct.pack("<IQ", 9, 1) * 30)),
+        "kind": file(pair(77, b"")),
+        "pairs": file(b"", count=2**40),
+        "tensors": file(b"", count=0, tensors=2**40),
+        "ends": file(pair(4, b"")),
+    }
+    for name, data in claims.items():
+        path = tmp_path / f"{name}.gguf"
+        path.write_bytes(data)
+        with pytest.raises(SpecimenError, match="is no sound GGUF file"):
+            specimens.open(str(path))
+
+
+@given(data=strategies.binary(max_size=300))
+@settings(max_examples=150, deadline=None)
+def test_any_bytes_after_the_beginning_of_a_gguf_file_are_refused_in_one_line(
+    data, tmp_path_factory
+):
+    path = tmp_path_factory.mktemp("gguf") / "m.gguf"
+    path.write_bytes(b"GGUF\x03\x00\x00\x00" + data)
+    with pytest.raises(SpecimenError) as error:
+        specimens.open(str(path))
+    assert "\n" not in str(error.value)

@@ -9,10 +9,12 @@ rest on it.
 """
 
 import json
+import struct
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import safetensors
@@ -59,6 +61,8 @@ HEADS = frozenset(UNEMBEDDINGS[:4])
 EMBEDDINGS = frozenset({*UNEMBEDDINGS[4:], "gpt_neox.embed_in.weight", "token_embd.weight"})
 
 GGUF_UNEMBEDDINGS = ("output.weight", "token_embd.weight")
+GGUF_SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}  # by kind
+GGUF_STRING, GGUF_ARRAY = 8, 9  # kinds of values of any length
 GGUF_NATIVE = ("F32", "F16", "BF16")  # types whose values stand by themselves
 
 SINGLE = "model.safetensors"  # of a model's folder or repository
@@ -105,12 +109,11 @@ def open_tensor(path: str | Path, tensor: str | None = None) -> tuple[np.ndarray
 def read_header(path: str | Path, where: str = "") -> Header:
     """The header of a safetensors file, called `where` in errors. Raises SpecimenError."""
     path, where = Path(path), where or str(path)
+    _regular(path)
     try:
         with path.open("rb") as file, safetensors.safe_open(path, "numpy"):
             length = int.from_bytes(file.read(8), "little")
             table = json.loads(file.read(length), object_pairs_hook=_once)
-    except FileNotFoundError:
-        raise SpecimenError(f"{path}: no such file; check the path") from None
     except (safetensors.SafetensorError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise SpecimenError(
@@ -126,6 +129,14 @@ def read_header(path: str | Path, where: str = "") -> Header:
         for name, one in table.items()
     }
     return Header(entries, metadata, start)
+
+
+def _regular(path: Path) -> None:
+    """Raise SpecimenError unless a file can be read to its end: a pipe or a device cannot."""
+    if not path.exists():
+        raise SpecimenError(f"{path}: no such file; check the path")
+    if not path.is_file():
+        raise SpecimenError(f"{path}: is no regular file; copy it to one")
 
 
 def header_elsewhere(read: Callable[[int, int], bytes], size: int, where: str) -> Header:
@@ -187,7 +198,10 @@ def open_gguf(path: Path, tensor: str | None = None) -> tuple[np.ndarray, str, i
     """
     from gguf import GGUFReader  # slow to import
 
+    _regular(path)
     try:
+        with path.open("rb") as file:
+            _walk_gguf(file, path.stat().st_size)
         tensors = {t.name: t for t in GGUFReader(path).tensors}
     except OSError as error:
         raise SpecimenError(f"{path}: cannot be read ({error.strerror}); check the file") from None
@@ -208,6 +222,51 @@ def gguf_names(path: Path) -> set[str]:
     from gguf import GGUFReader
 
     return {tensor.name for tensor in GGUFReader(path).tensors}
+
+
+def _walk_gguf(file: BinaryIO, size: int) -> None:
+    """Raise ValueError where a GGUF file's metadata claim more than its `size` bytes can hold.
+
+    The package would follow such a claim for hours.
+    """
+    order = "<"
+
+    def number(kind: str) -> int:
+        return struct.unpack(order + kind, file.read(struct.calcsize(order + kind)))[0]
+
+    def skip(length: int) -> None:
+        if length > size - file.tell():
+            raise ValueError(f"claims {length:,} bytes at {file.tell():,} of {size:,}")
+        file.seek(length, 1)
+
+    def value(kind: int, depth: int = 0) -> None:
+        if kind in GGUF_SIZES:
+            skip(GGUF_SIZES[kind])
+        elif kind == GGUF_STRING:
+            skip(number("Q"))
+        elif kind == GGUF_ARRAY and depth < 4:
+            inner, count = number("I"), number("Q")
+            if inner in GGUF_SIZES:
+                return skip(count * GGUF_SIZES[inner])
+            if 8 * count > size - file.tell():
+                raise ValueError(f"claims an array of {count:,} in {size:,} bytes")
+            for _ in range(count):
+                value(inner, depth + 1)
+        else:
+            raise ValueError(f"has a value of unknown kind {kind}")
+
+    try:
+        file.seek(4)  # after the magic number, which the package checks
+        if number("I") > 0xFFFF:  # the version, of which there are three
+            order = ">"
+        tensors, pairs = number("Q"), number("Q")
+        if 24 * tensors > size or 12 * pairs > size:
+            raise ValueError(f"claims {tensors:,} tensors and {pairs:,} values in {size:,} bytes")
+        for _ in range(pairs):
+            skip(number("Q"))
+            value(number("I"))
+    except struct.error:
+        raise ValueError("ends in its metadata") from None
 
 
 def dequantise(blocks: np.ndarray, kind: str) -> np.ndarray:

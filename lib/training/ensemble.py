@@ -145,9 +145,7 @@ def views(flat: torch.Tensor, run: Run) -> Parameters:
     """Named views (M, *shape) into a flat buffer (M, parameters), no copy."""
     named = model.shapes(run)
     parts = flat.split([int(np.prod(shape)) for shape in named.values()], dim=1)
-    return {
-        name: part.unflatten(1, named[name]) for name, part in zip(named, parts, strict=True)
-    }
+    return {name: part.unflatten(1, named[name]) for name, part in zip(named, parts, strict=True)}
 
 
 def _gathered(states: Sequence[optim.State], name: str) -> torch.Tensor:
@@ -231,9 +229,7 @@ def _attention(
     qkv, qkv_back = _linear(y, named, grads, f"{i}.qkv")
     q, k, v = qkv.view(*shape[:2], 3, *shape[2:]).permute(2, 0, 3, 1, 4)
     attended, logsumexp = aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, True)
-    out, out_back = _linear(
-        attended.transpose(1, 2).reshape(x.shape), named, grads, f"{i}.out"
-    )
+    out, out_back = _linear(attended.transpose(1, 2).reshape(x.shape), named, grads, f"{i}.out")
 
     def back(dx: torch.Tensor) -> torch.Tensor:
         upstream = out_back(dx).view(shape).transpose(1, 2)
