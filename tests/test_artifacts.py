@@ -269,7 +269,7 @@ OF_THE_LIBRARY = [
     experiments.Speed((RUN, RUN.replace(dim=16)), 2),
     experiments.LastFrame("flannel", "film-0123.h5", "smoke"),
     reachability.Records("qwen3", "qwen3.5"),
-    sweeps.Abc(5, 1e-9, 1e-8, 42),
+    sweeps.Abc(5, 1e-9, 1e-8, 50, 42),
     sweeps.Sweep("qwen3-holes", "gaussian", 1e-9, 1e-8, 3, 50, 4, 42),
     sweeps.Topology("qwen3-holes", 1e-9, 50, 4, 42),
     sweeps.CastRows(2, 1e-6, 1e-5, 5, 8, 3),

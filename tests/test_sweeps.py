@@ -3,7 +3,7 @@
 import numpy as np
 
 from lib import lattice
-from lib.analysis import centres, simulation, sweeps
+from lib.analysis import centres, qwen3, simulation, sweeps
 from lib.analysis.census import demographics
 from lib.analysis.graph import Adjacency, build
 
@@ -32,8 +32,18 @@ def test_a_sweep_holds_one_simulation_a_scale():
         np.testing.assert_array_equal(found[name][1], getattr(one, name))
     ranked = np.zeros((20, sweeps.RANKS))
     for row, populations in zip(ranked, one.populations, strict=True):
-        row[: len(populations[: sweeps.RANKS])] = populations[: sweeps.RANKS]
+        shared = [n for n in populations.tolist() if n > 1][: sweeps.RANKS]
+        row[: len(shared)] = shared
     np.testing.assert_allclose(found["ranks"][1], ranked.mean(axis=0))
+    target = qwen3.thirteen().populations
+    far = [sweeps.delta(populations, target) for populations in one.populations]
+    np.testing.assert_allclose(found["delta"][1], far)
+
+
+def test_lists_of_holes_are_compared_over_all_ranks_without_single_rows():
+    assert sweeps.delta(np.array([5, 3, 1, 1]), np.array([5, 3])) == 0
+    assert sweeps.delta(np.array([5, 1, 1]), np.array([5, 3])) == 3 / 8
+    assert sweeps.delta(np.array([4, 3, 2, 2, 1]), np.array([5, 3, 1])) == 5 / 8
 
 
 def test_topologies_are_those_of_the_rows():
@@ -65,7 +75,7 @@ def test_cast_rows_are_counted_by_noise_rows_sigma_and_seed():
 
 
 def test_populations_alone_single_out_a_range_of_sigmas():
-    found = sweeps.Abc(60, 1e-11, 1e-6, 42).make()
+    found = sweeps.Abc(60, 1e-11, 1e-6, 2100, 42).make()
     assert all(len(values) == 60 for values in found.values())
     assert ((found["sigma"] >= 1e-11) & (found["sigma"] <= 1e-6)).all()
     tiny, huge = found["sigma"] < 3e-11, found["sigma"] > 3e-7

@@ -20,8 +20,9 @@ RANKS = 13  # of populations kept: Qwen3-4B has thirteen holes
 class Sweep(artifacts.Recipe):
     """Many trials at each of several scales of the noise.
 
-    scale (count,) float64; unique, holes, tokens, largest (count, trials) int32; ranks (count,
-    RANKS) float64, the mean population of each rank, a missing one counted as zero.
+    scale (count,) float64; unique, holes, tokens, largest (count, trials) int32; delta (count,
+    trials) float64, see `delta`; ranks (count, RANKS) float64, the mean population of the hole of
+    each rank, a missing one counted as zero.
     """
 
     centre: str  # see centres.NAMES
@@ -41,7 +42,8 @@ class Sweep(artifacts.Recipe):
         scales = np.geomspace(self.smallest, self.largest, self.count)
         counts = ("unique", "holes", "tokens", "largest")
         table = {name: np.zeros((self.count, self.trials), np.int32) for name in counts}
-        ranks = np.zeros((self.count, RANKS))
+        ranks, far = np.zeros((self.count, RANKS)), np.zeros((self.count, self.trials))
+        target = qwen3.thirteen().populations
         trials = {"rows": self.rows, "trials": self.trials, "varying": False}
         label = f"{self.distribution} round {self.centre}"
         for i, scale in enumerate(progress.bar(scales, desc=label)):
@@ -49,10 +51,22 @@ class Sweep(artifacts.Recipe):
             found = simulate(row, **noise, **trials, seed=self.seed + i)
             for name, values in table.items():
                 values[i] = getattr(found, name)
-            for populations in found.populations:
-                part = populations[:RANKS]
+            for j, populations in enumerate(found.populations):
+                far[i, j] = delta(populations, target)
+                part = populations[populations > 1][:RANKS]
                 ranks[i, : len(part)] += part / self.trials
-        return {"scale": scales, "ranks": ranks, **table}
+        return {"scale": scales, "ranks": ranks, "delta": far, **table}
+
+
+def delta(populations: np.ndarray, target: np.ndarray) -> float:
+    """How far two lists of populations, descending, lie apart: sum of differences rank by rank.
+
+    All holes of both count and no single row of either; as a share of the target's tokens.
+    """
+    lists = [populations[populations > 1], target[target > 1]]
+    ranks = max(map(len, lists))
+    first, second = (np.pad(one, (0, ranks - len(one))) for one in lists)
+    return float(np.abs(first - second).sum() / lists[1].sum())
 
 
 @dataclass(frozen=True)
@@ -106,14 +120,15 @@ def _shape(bits: np.ndarray) -> dict[str, float]:
 class Abc(artifacts.Recipe):
     """Approximate Bayesian computation from populations alone, centre anywhere.
 
-    Draws log-uniform sigma and a centre uniform in its cell in every dimension, simulates 2,100
-    rows, and keeps for each draw (draws,) float64: sigma, delta (distance to Qwen's populations),
-    holes, varying dimensions, widest step.
+    Draws log-uniform sigma and a centre uniform in its cell in every dimension, simulates `rows`
+    rows, leaves out those that stand alone, and keeps for each draw (draws,) float64: sigma, delta
+    (distance to Qwen's populations), holes, varying dimensions, widest step.
     """
 
     draws: int
     smallest: float  # sigma
     largest: float
+    rows: int
     seed: int
 
     name = "snowball-abc"
@@ -122,23 +137,23 @@ class Abc(artifacts.Recipe):
         """Simulate."""
         rng = np.random.default_rng(self.seed)
         target = qwen3.thirteen().populations
-        rows, ulp = int(target.sum()), 2.0 ** (qwen3.exponents() - 134.0)
+        ulp = 2.0 ** (qwen3.exponents() - 134.0)
         table = np.empty((self.draws, 5))
         for draw in progress.bar(table, desc="ABC"):
             sigma = np.exp(rng.uniform(np.log(self.smallest), np.log(self.largest)))
             s = sigma / ulp
             offset = rng.uniform(-0.5, 0.5, len(ulp))
             near = np.flatnonzero(np.abs(offset) > 0.5 - 6 * s)
-            noise = rng.standard_normal((rows, len(near)))
+            noise = rng.standard_normal((self.rows, len(near)))
             steps = np.rint(offset[near] + s[near] * noise).astype(np.int64)
             if not len(near):
-                steps = np.zeros((rows, 1), np.int64)
+                steps = np.zeros((self.rows, 1), np.int64)
             key = steps @ rng.integers(1, 1 << 62, steps.shape[1])  # rows by hash: wraps around
-            n = np.sort(np.unique(key, return_counts=True)[1])[::-1]
-            top = np.pad(n[: len(target)], (0, max(0, len(target) - len(n))))
-            delta = np.abs(top - target).sum() / rows
-            span = np.ptp(steps, axis=0)
-            draw[:] = sigma, delta, (n > 1).sum(), (span > 0).sum(), span.max()
+            _, of_row, n = np.unique(key, return_inverse=True, return_counts=True)
+            shared = steps[n[of_row] > 1]  # rows in holes
+            span = np.ptp(shared, axis=0) if len(shared) else np.zeros(1)
+            far = delta(np.sort(n)[::-1], target)
+            draw[:] = sigma, far, (n > 1).sum(), (span > 0).sum(), span.max()
         names = ("sigma", "delta", "holes", "varying", "widest")
         return dict(zip(names, table.T, strict=True))
 
