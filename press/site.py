@@ -10,6 +10,8 @@ from itertools import groupby
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import nbformat
+
 from book.config import Book, Page
 from press import pandoc, pdf
 from press.pandoc import ASSETS, PressError
@@ -17,6 +19,7 @@ from press.pandoc import ASSETS, PressError
 # what the search index leaves out
 UNREAD = "annotation, .cell-code, .header-section-number, .footnote-back"
 SHARED = ("book.css", "book.js")
+NOTED = ("papermill", "execution")  # metadata: times, and the whole input once more
 PLOTLY_MARK = 'class=\\"plotly-figure\\"'  # as it stands in JSON, see weave
 KINDS = {
     "generator": "Generator: this chapter computes and keeps what others read.",
@@ -56,7 +59,7 @@ def write(
         }
         target = folder / here.url
         target.write_text(pandoc.html_page(blocks, meta, here.source), encoding="utf-8")
-        shutil.copyfile(notebook, target.with_suffix(".ipynb"))
+        _offer(notebook, target.with_suffix(".ipynb"))
         return meta["plotly"]
 
     with_plotly = any(list(pool.map(page, range(len(pages)))))
@@ -64,6 +67,15 @@ def write(
     records = json.dumps(pandoc.plain(shaped["meta"]["search"]), ensure_ascii=False)
     (folder / "assets" / "search.js").write_text(f"bookTexts({records});\n", encoding="utf-8")
     _index(folder)
+
+
+def _offer(executed: Path, target: Path) -> None:
+    """The executed notebook for download, without what papermill noted of its run."""
+    notebook = nbformat.read(executed, as_version=4)
+    for metadata in (notebook.metadata, *(cell.metadata for cell in notebook.cells)):
+        for name in NOTED:
+            metadata.pop(name, None)
+    nbformat.write(notebook, target)
 
 
 def _meta(number: int, pages: list[Page], facts: list[dict], book: Book) -> dict[str, Any]:

@@ -179,6 +179,8 @@ def notebooks() -> dict[str, nbformat.NotebookNode]:
     for name, cells in texts.items():
         made[name] = new_notebook(cells=cells)
         made[name].metadata.book = {"chapter": name, "kind": "page", "scale": "smoke"}
+        for part in (made[name], *cells):  # as papermill leaves them
+            part.metadata.papermill = {"start_time": "2026-11-30T20:18:12+00:00"}
     made["discovery/01-norms"].metadata.book |= {"kind": "generator", "parameters": {"seed": 43}}
     made["lattice/01-two"].metadata.book |= {"kind": "analyser", "reads": ["discovery/01-norms"]}
     return made

@@ -224,6 +224,8 @@ def test_a_page_says_how_it_was_made(book, pages):
     offered = pages[NORMS].select_one(".about a[download]")["href"]
     notebook = nbformat.read((book / NORMS).parent / offered, as_version=4)
     assert notebook.metadata.book.chapter == "discovery/01-norms"
+    noted = {name for part in (notebook, *notebook.cells) for name in part.metadata}
+    assert "book" in noted and not noted & {"papermill", "execution"}
 
 
 def test_search_reads_the_pages_and_has_texts_for_the_disk(book):

@@ -15,6 +15,7 @@ from lib import paths
 
 SLIP = re.compile(r"\\x[0-9a-f]{2}|\\u[0-9a-f]{4}|\{python\}")
 ELSEWHERE = re.compile(r"url\(\s*[\"']?(?:https?:)?//|@import\s+[\"'](?:https?:)?//")
+SPOKEN = ("alt", "title", "aria-label", "content")  # attributes that a reader may hear or see
 ASKED = {"script": "src", "img": "src", "iframe": "src", "source": "src", "link": "href"}
 NOTEBOOKS = [
     file
@@ -41,11 +42,12 @@ def shown(file: Path) -> list[str]:
     return found
 
 
-def prose(page: BeautifulSoup) -> str:
-    """A page without its code and its mathematics."""
+def slips(page: BeautifulSoup) -> list[str]:
+    """Escapes and unrendered code in a page's words, its code and its mathematics left out."""
     for node in page.find_all(["script", "style", "pre", "annotation", "template"]):
         node.decompose()
-    return page.get_text()
+    heard = [node[where] for where in SPOKEN for node in page.find_all(True, **{where: True})]
+    return [found for text in (page.get_text(), *heard) for found in SLIP.findall(text)]
 
 
 def name(file: Path) -> str:
@@ -53,11 +55,29 @@ def name(file: Path) -> str:
     return str(file.relative_to(root))
 
 
-def test_a_slip_would_be_seen():
-    seen = [SLIP.search(text) for text in (r"8.7\xa0×\xa010⁻¹", "as `{python} rest_str` says")]
-    assert all(seen) and not SLIP.search("8.7 × 10⁻¹ of $\\xi_0$, $\\upsilon$ and `python -m lib`")
+@pytest.mark.parametrize(
+    "words",
+    [
+        r"<p>8.7\xa0×\xa010⁻¹</p>",
+        "<td>as <code>{python} rest_str</code> says</td>",
+        r'<img alt="of \u2212 one" src="a.png">',
+    ],
+)
+def test_a_slip_would_be_seen(words):
+    page = f"<html><body><pre>{{python}} shown</pre>{words}<p>8.7 × 10⁻¹</p></body></html>"
+    assert slips(BeautifulSoup(page, "html.parser"))
+    assert not slips(BeautifulSoup(page.replace(words, ""), "html.parser"))
+
+
+def test_what_is_no_slip_is_none():
+    assert not SLIP.search("8.7 × 10⁻¹ of $\\xi_0$, $\\upsilon$ and `python -m lib`")
     assert ELSEWHERE.search('@import "https://fonts.example/css";')
     assert not ELSEWHERE.search('src: url("../../data/fonts/a.woff2")')
+
+
+@pytest.mark.skipif(not BUILT, reason="no book is built here")
+def test_every_page_of_the_book_is_among_the_built():
+    assert {page.url for page in config.load().pages} <= {name(file) for file in BUILT}
 
 
 @pytest.mark.parametrize("file", NOTEBOOKS, ids=name)
@@ -77,7 +97,7 @@ def test_built_pages_show_values_and_need_no_network(file):
     ]
     assert not asked
     assert not [style.text[:200] for style in page("style") if ELSEWHERE.search(style.text)]
-    assert not SLIP.findall(prose(page))
+    assert not slips(page)
 
 
 def test_links_inside_the_built_book_arrive():
