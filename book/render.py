@@ -9,8 +9,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import nbformat
+
 from book import config, runner, schedule
-from lib import paths, scale
+from lib import files, paths, scale
 
 REPORT = paths.ROOT / "reports" / "field-report.qmd"
 REPORTED = ("report.html", "report.pdf", "report.json", "tokens.csv")
@@ -84,10 +86,21 @@ def report(
         made = Path(folder)
         given = {"specimen": model, "tokenizer": tokenizer, "revision": revision, "out": folder}
         notebook = runner.run(REPORT, given, made / "report.ipynb")
+        _without(notebook, "out")
         sheet.press(notebook, made / "report.html", made / "report.pdf", about=about or model)
         for name in REPORTED:
             (made / name).replace(out / name)
     return [out / name for name in REPORTED]
+
+
+def _without(notebook: Path, parameter: str) -> None:
+    """Take a given parameter out of an executed notebook: a folder that is gone says nothing."""
+    found = nbformat.read(notebook, as_version=4)
+    for cell in found.cells:
+        if "injected-parameters" in cell.metadata.get("tags", []):
+            lines = cell.source.splitlines()
+            cell.source = "\n".join(x for x in lines if not x.startswith(f"{parameter} ="))
+    files.write_atomically(notebook, lambda path: nbformat.write(found, path))
 
 
 def _of_press(module: str) -> Any:

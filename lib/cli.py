@@ -273,7 +273,7 @@ def clock(args: argparse.Namespace) -> None:
 
 def _norms(args: argparse.Namespace) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
     """What `clock` asks: about the source, norms of all rows (NaN where unknown), ids listed."""
-    from lib.extraction import reachability, vocabulary
+    from lib.extraction import emission
 
     tokenizer = args.tokenizer
     if args.matrix.endswith(".json"):
@@ -296,8 +296,8 @@ def _norms(args: argparse.Namespace) -> tuple[dict[str, Any], np.ndarray, np.nda
         found = str(beside) if beside.is_file() else None
         tokenizer = tokenizer or specimen.description.tokenizer or found
     need(tokenizer, f"{args.matrix}: which tokenizer? give --tokenizer")
-    known = vocabulary.open(tokenizer, len(norms))
-    dead = [r.id for r in reachability.analyse(known) if r.reach.dead and r.id < len(norms)]
+    records = emission.records(tokenizer, len(norms))
+    dead = [r.id for r in records if r.reach.dead and r.id < len(norms)]
     return about, norms, np.array(dead, dtype=int)
 
 
@@ -411,13 +411,12 @@ def tokens(args: argparse.Namespace) -> None:
     """Say of every id of a tokenizer whether any text gives it, and why not.
 
     Write one JSON line for each id from 0 to the rows of the model's matrix: id, class, bytes
-    (hex), text, script, evidence.
+    (hex), text, script, evidence. Any tokenizer.json that the `tokenizers` library reads will do.
     """
-    from lib.extraction import reachability, vocabulary
+    from lib.extraction import emission, reachability
 
-    known = vocabulary.open(args.tokenizer, args.rows)
     began = time.perf_counter()
-    records = reachability.analyse(known)
+    records = emission.records(args.tokenizer, args.rows or 0)
     seconds = time.perf_counter() - began
     lines = [json.dumps(record.as_dict(), ensure_ascii=False) + "\n" for record in records]
     files.write_atomically(Path(args.out), lambda path: path.write_text("".join(lines), "utf-8"))

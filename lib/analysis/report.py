@@ -11,9 +11,10 @@ import re
 import time
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,7 +38,9 @@ UNKNOWN = "not known"
 SAMPLE = 16_384  # rows that the principal axes are estimated from
 SEED = 42  # of that sample
 LACKING = (SpecimenError, EditionError, VocabularyError, ValueError, linalg.LinAlgError)
-RESERVED = re.compile(r"unused|reserved|extra_id|placeholder|dummy|\bpad\b|mask", re.IGNORECASE)
+RESERVED = re.compile(
+    r"^[<\[{|].*(unused|reserved|extra_id|placeholder|dummy|pad|mask).*[>\]}|]$", re.IGNORECASE
+)
 COLUMNS = ("id", "text", "bytes", "script", "class", "evidence", "witness", "norm", "distance",
            "hole", "population", "found")  # fmt: skip
 
@@ -209,6 +212,17 @@ class Report:
             if count[reach]
         ]
 
+    def some(self, ids: Iterable[int], most: int) -> list[int]:
+        """At most `most` of the ids, of every class alike; in the order of the classes."""
+        if not self.records:
+            return list(ids)[:most]
+        by_class: dict[Reach, list[int]] = {reach: [] for reach in Reach}
+        for id in sorted(ids):
+            by_class[self.records[id].reach].append(id)
+        turns = [x for row in zip_longest(*by_class.values()) for x in row if x is not None]
+        chosen = set(turns[:most])
+        return [id for ids in by_class.values() for id in ids if id in chosen]
+
     def lines(self, ids: Sequence[int], most: int) -> list[list[Any]]:
         """For a table: id, token, class, evidence, norm, hole of the first `most` ids."""
         rows = []
@@ -250,8 +264,8 @@ class Report:
         table = dict.fromkeys(("spike: rows", "spike: rows expected there"), UNKNOWN)
         if spike:
             table = {
-                "spike: lengths from": spike.low,
-                "spike: lengths to": spike.high,
+                "spike: lengths from": show.number(spike.low, 6),
+                "spike: lengths to": show.number(spike.high, 6),
                 "spike: rows": spike.rows,
                 "spike: rows expected there": spike.background,
             }
@@ -261,7 +275,7 @@ class Report:
             "void: rows inside": void.rows,
             "void: inner radius": void.inner,
             "void: outer radius": void.outer,
-            "void: surprise (nats)": void.surprise,
+            "void: outer radius over inner": void.ratio,
         }
 
     def judged(self) -> dict[str, Any]:
@@ -429,8 +443,10 @@ def bullets(lines: Sequence[str]) -> Markdown:
 
 
 def written(record: Record) -> str:
-    """A token's text, safe in Markdown: ◌ under a mark, ⟨009D⟩ for what has no shape."""
+    """A token's text, safe in Markdown: ◌ under a mark, ⟨009D⟩ for what has no shape, ␣ at ends."""
     text = record.text
+    if "\ufffd" in text:  # a piece of a character: its bytes say more
+        return f"⟨{record.bytes.hex(' ').upper()}⟩"
     circle = "◌" if text and unicodedata.category(text[0]) == "Mn" else ""
     shapes = (c if c.isprintable() else f"⟨{ord(c):04X}⟩" for c in text)
     spaced = re.sub(r"^ +| +$", lambda match: "␣" * len(match[0]), circle + "".join(shapes))

@@ -39,7 +39,7 @@ def open(name: str, tokenizer: str = "", revision: str = "main") -> Model:
     else:
         path, tensor = specimens.split(name)
         if path.exists() or not fetching.is_repository(str(path)):
-            found = _of_path(name, path, tensor)
+            found = _of_path(path.resolve().name, path, tensor)
         else:
             path = fetching.fetch_model(str(path), tensor, revision)
             found = _of_path(name, path, tensor)
