@@ -1,10 +1,10 @@
 """An ensemble: many runs of one shape in one pass, along a batch dimension.
 
-A small model's step costs dispatch, not arithmetic: sixty operations of some microseconds each. Here
-each operation does the work of several members (products by `baddbmm`), while loss, weights, batches
-and optimiser stay those of `loop`, `model` and `optim`. Members differ in seed, start and everything
-that the optimiser reads; they share the model's shape, the batch's and the text. No member sees its
-companions, so a run's numbers do not depend on those beside it.
+A small model's step costs dispatch, not arithmetic: sixty operations of some microseconds each.
+Here each operation does the work of several members (products by `baddbmm`), while loss, weights,
+batches and optimiser stay those of `loop`, `model` and `optim`. Members differ in seed, start and
+all that the optimiser reads; they share the model's shape, the batch's and the text. No member sees
+its companions, so a run's numbers do not depend on those beside it.
 
 A pass takes as many members as the processor's cache holds; with more threads than one, passes run
 side by side, each operation on one thread, and the numbers do not depend on that either.
@@ -145,9 +145,7 @@ def views(flat: torch.Tensor, run: Run) -> Parameters:
     """Named views (M, *shape) into a flat buffer (M, parameters), no copy."""
     named = model.shapes(run)
     parts = flat.split([int(np.prod(shape)) for shape in named.values()], dim=1)
-    return {
-        name: part.unflatten(1, named[name]) for name, part in zip(named, parts, strict=True)
-    }
+    return {name: part.unflatten(1, named[name]) for name, part in zip(named, parts, strict=True)}
 
 
 def _gathered(states: Sequence[optim.State], name: str) -> torch.Tensor:
@@ -198,7 +196,7 @@ def loss_and_gradients_(
 
     `model.loss_and_gradients_` for M members; ids `tokens`, `targets` (M, n) int64.
     """
-    members, n = tokens.shape
+    members, n = tokens.shape  # noqa: RUF059
     source = "W" if run.tied else "E"
     ids = tokens + run.vocab * torch.arange(members)[:, None]
     rows = named[source]
@@ -213,7 +211,7 @@ def loss_and_gradients_(
     last, back = _norm(x, named, grads, "norm")
     h.copy_(last)
     loss, dx = cross_entropy_(h, named["W"], targets, grads["W"], surprise)
-    for back in (back, *reversed(backs)):
+    for back in (back, *reversed(backs)):  # noqa: B020
         dx = back(dx)
     if run.positions == "learned":
         grads["positions"].copy_(dx.view(members, run.batch, run.seq, run.dim).sum(1))
@@ -231,9 +229,7 @@ def _attention(
     qkv, qkv_back = _linear(y, named, grads, f"{i}.qkv")
     q, k, v = qkv.view(*shape[:2], 3, *shape[2:]).permute(2, 0, 3, 1, 4)
     attended, logsumexp = aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, True)
-    out, out_back = _linear(
-        attended.transpose(1, 2).reshape(x.shape), named, grads, f"{i}.out"
-    )
+    out, out_back = _linear(attended.transpose(1, 2).reshape(x.shape), named, grads, f"{i}.out")
 
     def back(dx: torch.Tensor) -> torch.Tensor:
         upstream = out_back(dx).view(shape).transpose(1, 2)
