@@ -1,15 +1,19 @@
-"""The ensemble beside the single engine, in one process, alternating: `python -m benchmarks.ensemble`.
+"""The ensemble beside the single engine, in one process: `python -m benchmarks.ensemble`.
 
-The 48-dimensional world of the coalescence part with 32 runs, and the same at 128 dimensions. The
-single engine trains one run after another on one thread, which is its fastest (a second thread only
-costs it, so that is shown too); the ensemble trains all of them, on one thread and on two. Prints
-runs of a thousand steps an hour, the ratios by the wall and by processor time, and whether every
-member's parameters are the single engine's bit for bit. With the single engine twice at a time on
-two cores the wall's ratio is that of processor time, so both are printed.
+32 runs at 48 and at 128 dimensions, in the world of the coalescence part and in the smaller one of
+the tied rows, the ways alternating. The single engine trains one run after another on one thread,
+which is its fastest; the ensemble trains all of them on one thread, and on two. Prints milliseconds
+a step of a run by the wall and of processor time, how many times as many runs a second that is,
+what a step would take if it were its matrix products alone (measured, at the same sizes), and
+whether the members' parameters are the single engine's bit for bit. Two single engines at a time on
+two cores are twice as fast as one, so the ratio by processor time tells what is gained; that by the
+wall on two threads, how long one waits for an answer.
 """
 
 import argparse
 import time
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,66 +21,84 @@ import torch
 from lib.training import ensemble, loop
 from lib.training.config import SMALL_FLOAT32, Run
 
+CHECKED = 4  # members held against the single engine
+
 
 class Clock:
-    """The best of several timings of one way, in seconds a step of a run: (wall, processor)."""
+    """The best of several timings of one way, in ms a step of a run: (wall, processor)."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.best = np.full(2, np.inf)
 
-    def time(self, work, steps: int) -> list:
-        now = np.array([time.perf_counter(), time.process_time()])
+    def time(self, work: Callable[[], Any], steps: int) -> Any:
+        start = np.array([time.perf_counter(), time.process_time()])
         outcome = work()
-        taken = np.array([time.perf_counter(), time.process_time()]) - now
-        self.best = np.minimum(self.best, taken / steps)
+        taken = np.array([time.perf_counter(), time.process_time()]) - start
+        self.best = np.minimum(self.best, 1e3 * taken / steps)
         return outcome
+
+
+def products(run: Run, clock: Clock, repeats: int = 20) -> None:
+    """Time the matrix products of a step alone: forward, and twice as many backward."""
+    n, d = run.tokens_per_step, run.dim
+    sizes = [(run.vocab, d)] + run.layers * [(3 * d, d), (d, d), (run.ff, d), (d, run.ff)]
+    pairs = [(torch.randn(n, one), torch.randn(other, one)) for other, one in sizes]
+
+    def work() -> None:
+        for _ in range(repeats):
+            for x, w in pairs:
+                y = x @ w.T
+                y @ w
+                y.T @ x
+
+    clock.time(work, repeats)
 
 
 def compare(run: Run, members: int, stream: np.ndarray, rounds: int) -> None:
     runs = [run.replace(seed=seed) for seed in range(members)]
-    few = runs[:: max(1, members // 4)][:4]
-    ways = {"single, 1 thread": 1, "single, 2 threads": 2}
-    together = {"ensemble, 1 thread": 1, "ensemble, 2 threads": 2}
-    clocks = {name: Clock() for name in (*ways, *together)}
+    chosen = runs[:: members // CHECKED][:CHECKED]
+    names = ("single", "ensemble, 1 thread", "ensemble, 2 threads", "products alone")
+    clocks = {name: Clock() for name in names}
     loop.train(run.replace(steps=2), stream)
     for _ in range(rounds):
-        for name, threads in ways.items():
-            one = [few[0].replace(threads=threads)] if threads > 1 else few
-            found = clocks[name].time(
-                lambda one=one: [loop.train(r, stream) for r in one], len(one) * run.steps
-            )
-            alone = found if threads == 1 else alone
-        for name, threads in together.items():
-            all_runs = [r.replace(threads=threads) for r in runs]
-            outcomes = clocks[name].time(
-                lambda all_runs=all_runs: ensemble.train(all_runs, stream), members * run.steps
-            )
-            beside = outcomes[:: max(1, members // 4)][:4]
-            same = [torch.equal(a.state.param, b.state.param) for a, b in zip(alone, beside)]
-            apart = [(a.state.param - b.state.param).abs().max() for a, b in zip(alone, beside)]
-            assert max(apart) < 1e-4, "the ensemble is another computation"
-    print(f"D = {run.dim}, {members} runs of {run.steps} steps")
-    base = clocks["single, 1 thread"].best
-    for name, clock in clocks.items():
-        wall, cpu = clock.best * 1e3
-        times = base * 1e3 / clock.best / 1e3
-        print(
-            f"  {name:20s} {wall:6.2f} ms a step of a run ({cpu:5.2f} of a processor); "
-            f"{times[0]:5.2f} x by the wall, {times[1]:5.2f} x by processor time"
+        alone = clocks["single"].time(
+            lambda: [loop.train(one, stream) for one in chosen], CHECKED * run.steps
         )
-    bits = f"{sum(same)} of {len(same)} bit for bit"
-    print(f"  checked against the single engine: {bits}, largest difference {max(apart):.1e}")
+        for threads, name in enumerate(names[1:3], 1):
+            many = [one.replace(threads=threads) for one in runs]
+            found = clocks[name].time(
+                lambda many=many: ensemble.train(many, stream), members * run.steps
+            )
+        products(run, clocks["products alone"])
+    beside = found[:: members // CHECKED][:CHECKED]
+    pairs = [(a.state.param, b.state.param) for a, b in zip(alone, beside, strict=True)]
+    same = sum(torch.equal(*pair) for pair in pairs)
+    apart = max((a - b).abs().max() for a, b in pairs)
+    sizes = f"vocabulary {run.vocab}, {run.tokens_per_step} tokens a step"
+    print(f"D = {run.dim}, {sizes}, {members} runs")
+    for name, clock in clocks.items():
+        wall, processor = clock.best
+        ratio = clocks["single"].best / clock.best
+        print(
+            f"  {name:20s} {wall:6.2f} ms by the wall ({ratio[0]:4.2f} x), "
+            f"{processor:6.2f} ms of a processor ({ratio[1]:4.2f} x)"
+        )
+    print(f"  {same} of {CHECKED} members bit for bit, largest difference {apart:.1e}")
+    assert apart < 1e-4, "the ensemble is another computation"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--members", type=int, default=32)
     args = parser.parse_args()
-    stream = np.random.default_rng(42).integers(0, 300, 200_000).astype(np.uint16)
-    for dim, members in ((48, 32), (128, 32)):
+    torch.set_num_threads(1)
+    stream = np.random.default_rng(42).integers(0, 150, 200_000).astype(np.uint16)
+    for dim in (48, 128):
         run = SMALL_FLOAT32.replace(dim=dim, ff=2 * dim, steps=args.steps)
-        compare(run, members, stream, args.rounds)
+        compare(run, args.members, stream, args.rounds)
+        compare(run.replace(vocab=210, batch=4), args.members, stream, args.rounds)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ def stream() -> np.ndarray:
 
 
 def agree(one: loop.Outcome, other: loop.Outcome) -> None:
-    """Both runs came to the same: losses and parameters, to the last bits that a kernel may cost."""
+    """Both runs came to the same, but for the last bits that a kernel may cost."""
     np.testing.assert_allclose(one.losses, other.losses, rtol=1e-6)
     for name, tensor in one.state.tensors().items():
         torch.testing.assert_close(tensor, other.state.tensors()[name], rtol=2e-5, atol=1e-7)

@@ -137,7 +137,7 @@ class Scribe:
         """The arrays of Contractions; losses (M, steps)."""
         kept = {name: np.stack([shot[name] for shot in self.shots], 1) for name in self.shots[0]}
         rows, at = kept.pop("rows"), self.keep
-        means = [losses[:, a:b].mean(1) for a, b in zip(at[:-1], at[1:], strict=True)]
+        means = [losses[:, a:b].mean(1) for a, b in zip(at[:-1], at[1:], strict=True)]  # noqa: RUF007
         rate = [[optim.learning_rate(run, t + 1) for t in range(at[-1])] for run in self.runs]
         return kept | {
             "steps": at,

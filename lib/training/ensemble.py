@@ -1,10 +1,10 @@
 """An ensemble: many runs of one shape in one pass, along a batch dimension.
 
-A small model's step costs dispatch, not arithmetic: sixty operations of some microseconds each. Here
-each operation does the work of several members (products by `baddbmm`), while loss, weights, batches
-and optimiser stay those of `loop`, `model` and `optim`. Members differ in seed, start and everything
-that the optimiser reads; they share the model's shape, the batch's and the text. No member sees its
-companions, so a run's numbers do not depend on those beside it.
+A small model's step costs dispatch, not arithmetic: sixty operations of some microseconds each.
+Here each operation does the work of several members (products by `baddbmm`), while loss, weights,
+batches and optimiser stay those of `loop`, `model` and `optim`. Members differ in seed, start and
+all that the optimiser reads; they share the model's shape, the batch's and the text. No member sees
+its companions, so a run's numbers do not depend on those beside it.
 
 A pass takes as many members as the processor's cache holds; with more threads than one, passes run
 side by side, each operation on one thread, and the numbers do not depend on that either.
@@ -196,7 +196,7 @@ def loss_and_gradients_(
 
     `model.loss_and_gradients_` for M members; ids `tokens`, `targets` (M, n) int64.
     """
-    members, n = tokens.shape
+    members, n = tokens.shape  # noqa: RUF059
     source = "W" if run.tied else "E"
     ids = tokens + run.vocab * torch.arange(members)[:, None]
     rows = named[source]
@@ -211,7 +211,7 @@ def loss_and_gradients_(
     last, back = _norm(x, named, grads, "norm")
     h.copy_(last)
     loss, dx = cross_entropy_(h, named["W"], targets, grads["W"], surprise)
-    for back in (back, *reversed(backs)):
+    for back in (back, *reversed(backs)):  # noqa: B020
         dx = back(dx)
     if run.positions == "learned":
         grads["positions"].copy_(dx.view(members, run.batch, run.seq, run.dim).sum(1))
