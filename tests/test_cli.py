@@ -28,8 +28,10 @@ def test_census_on_the_command_line(tmp_path, capsys):
     safetensors.numpy.save_file({"W": W, "v": W[:3].copy()}, path)
     assert main(["census", f"{path}:W", "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
-    assert set(answer) == {"source", "tensor", "dtype", "rows", "dim", "unique", "surplus", "holes",
-                           "zero_pairs", "singletons", "hole_rows", "not_finite", "seconds"}  # fmt: skip
+    assert set(answer) == {
+        "source", "tensor", "dtype", "rows", "dim", "unique", "surplus", "holes", "zero_pairs",
+        "singletons", "hole_rows", "not_finite", "seconds",
+    }  # fmt: skip
     assert answer["holes"] == [{"population": 3, "first_ids": [2, 3, 7]}]
     assert (answer["unique"], answer["surplus"], answer["zero_pairs"]) == (8, 2, 3)
     assert main(["census", f"{path}:v"]) == 0
