@@ -88,3 +88,10 @@ def test_both_editions_of_the_press_show_it(name, tmp_path):
         shown = pandoc.html_page(shaped["blocks"], {"title": "T"}, "index.qmd")
     assert shown.count("It grows.") == 2 and TITLE in shown and LISTED in " ".join(shown.split())
     assert "does not hold here" in shown.replace(TITLE, "")
+
+
+def test_chapters_in_one_document_list_each_its_own_below_its_title():
+    html = marked(f"# A\n\nOne grows.{FAILS}\n\n# B\n\nFine.\n\n# C\n\nThree.{FAILS}", page=False)
+    a, b, c = (html.index(f">{name}</h1>") for name in "ABC")
+    assert html.count(TITLE) == 2 and TITLE not in html[b:c]
+    assert "<li>One grows.</li>" in html[a:b] and "<li>Three.</li>" in html[c:]

@@ -1,6 +1,7 @@
 -- Sentences carry guards (lib.claims.holds). Where one fails, the sentence before it is marked, and a
 -- callout below the page's title lists what does not hold in this run. Both editions use this filter:
--- Quarto page by page, the press on the whole book, a Div of class `page` a page.
+-- Quarto page by page and for the PDF all in one, the press on the whole book, a Div of class `page` a
+-- page.
 
 local function ends_sentence(inline)
   return inline.t == "Str" and inline.text:match("[.!?][\"'”’)]*$") ~= nil
@@ -89,6 +90,16 @@ function Pandoc(document)
       document.blocks[i] = block
     end
   end
-  if not pressed then document.blocks = page(document.blocks) end
+  if pressed then return document end
+  local whole, one = pandoc.Blocks({}), pandoc.Blocks({}) -- Quarto's PDF: chapter after chapter
+  for _, block in ipairs(document.blocks) do
+    if block.t == "Header" and block.level == 1 then
+      whole:extend(page(one))
+      one = pandoc.Blocks({})
+    end
+    one:insert(block)
+  end
+  whole:extend(page(one))
+  document.blocks = whole
   return document
 end
