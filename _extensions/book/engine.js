@@ -38,6 +38,17 @@ class Runner {
   }
 }
 
+// The folder with _quarto.yml at or above this one: a document beside the book's pages, such as a
+// report, is no page of the project to Quarto, which then names its own folder.
+function bookOf(folder) {
+  for (let at = folder; at; at = at.replace(/[\\/]?[^\\/]*$/, "")) {
+    try {
+      if (Deno.statSync(`${at}/_quarto.yml`).isFile) return at;
+    } catch { /* not here: one folder up */ }
+  }
+  return folder;
+}
+
 function withJupyter() {
   return (Deno.env.get("QUARTO_PROFILE") ?? "").split(",").includes("jupyter");
 }
@@ -50,7 +61,7 @@ function isNamed(source) {
 
 async function execute(options) {
   const { target, format } = options;
-  const folder = options.projectDir ?? options.cwd;
+  const folder = bookOf(options.projectDir ?? options.cwd);
   runner ??= new Runner(await quarto.jupyter.pythonExec(), folder);
   const parameters = isNamed(target.source) ? options.params ?? {} : {};
   const answer = await runner.ask({ file: quarto.path.absolute(target.source), parameters });
