@@ -221,10 +221,19 @@ def _table(claims: Iterable[Claim], records: Mapping[str, dict[str, Any]]) -> Ma
         said = [record["setting"]] if record["setting"] else []
         if "t" in record:
             said += [f"t = {record['t']:+.1f}, limit {record['limit']:.1f}".replace("-", "−")]
-        measured = as_printed(record["measured"]) + (f" ({'; '.join(said)})" if said else "")
+        measured = as_printed(record["measured"], _digits(claim.printed))
+        measured += f" ({'; '.join(said)})" if said else ""
         source = f"this book: {claim.source}" if claim.ours else claim.source
         rows.append([claim.claim, source, _rule(claim), measured, record["verdict"]])
     return show.table(rows, ["claim", "source", "printed", "measured", "verdict"], "lllll")
+
+
+def _digits(printed: Any) -> int:
+    """Significant digits for what was measured: one more than was printed, three at least."""
+    if isinstance(printed, bool) or not isinstance(printed, (int, float)):
+        return 7
+    digits = f"{abs(printed):g}".partition("e")[0].replace(".", "").lstrip("0")
+    return min(7, max(3, len(digits) + 1))
 
 
 def _rule(claim: Claim) -> str:

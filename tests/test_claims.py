@@ -95,6 +95,12 @@ def test_a_mean_is_shown_with_its_distance_from_the_printed_one(ledger):
     assert claims.verdicts()["mean"]["measured"] == sample.mean()
 
 
+def test_a_measurement_is_shown_with_one_digit_more_than_was_printed(ledger):
+    for value, shown in ((1.0912345, "| 1.0912 |"), (12345.678, "| 12,346 |")):
+        assert shown in claims.settled({"norm": value}).data
+    assert "| 13.0625 |" in claims.settled({"list": Measured(13.0625, open=True)}).data
+
+
 @pytest.mark.parametrize(
     ("check", "printed", "tolerance", "holds", "fails"),
     [
