@@ -135,10 +135,18 @@ def run(catalogue: Catalogue, only: set[str], jobs: int | None = None) -> None:
 def _execute(
     catalogue: Catalogue, wanted: Mapping[str, str], stale: set[str], jobs: int | None
 ) -> dict[str, str]:
-    """Execute the chapters `stale` side by side; what went wrong, by chapter."""
+    """Execute the chapters `stale` side by side; what went wrong, by chapter.
+
+    One alone runs from this process, which in a preview has everything imported already.
+    """
     cores = len(os.sched_getaffinity(0))
     jobs = max(1, min(jobs or cores, len(stale)))
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // jobs)))
+    if len(stale) == 1:
+        [name] = stale
+        seconds, failure = _run_one(catalogue[name].source, wanted[name])
+        _say(name, seconds, failure)
+        return {name: failure} if failure else {}
     place = {name: at for at, name in enumerate(catalogue)}
     sorter, left = order(catalogue), set(stale)
     ready: list[str] = []
@@ -169,7 +177,7 @@ def _execute(
                     names = ", ".join([name, *running.values()])
                     why = "a worker was killed; most often the memory was full: try fewer --jobs"
                     raise ChapterFailed(f"{names}: {why}, or a smaller BOOK_SCALE") from None
-                print(f"  {name}: {'FAILED' if failure else f'{seconds:.1f} s'}", flush=True)
+                _say(name, seconds, failure)
                 if failure:
                     failures[name] = failure
                 else:
@@ -189,6 +197,10 @@ def _end_with_its_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def _say(name: str, seconds: float, failure: str) -> None:
+    print(f"  {name}: {'FAILED' if failure else f'{seconds:.1f} s'}", flush=True)
 
 
 def _run_one(source: Path, wanted: str) -> tuple[float, str]:

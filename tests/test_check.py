@@ -333,6 +333,7 @@ VIOLATIONS = [
     ("quarto/div", LOOK_FILE, "::: {.callout-tip}", text("::: {.callout-tip}\nSo.")),
     ("quarto/div", LOOK_FILE, ":::\nSo it was", text("It is.\n\n:::\nSo it was.")),
     ("quarto/div", LOOK_FILE, "when-format=\"htlm\"", look('when-format="html"', 'when-format="htlm"')),
+    ("quarto/math", LOOK_FILE, "bigl", text("So\n\n$$\n\\bigl\\langle x \\bigr( .\n$$")),
     ("quarto/raw", LOOK_FILE, "<b>", text("It is <b>so</b>.")),
     ("quarto/raw", LOOK_FILE, "```{=html}", text("```{=html}\n<p>\n```")),
     ("quarto/raw", LOOK_FILE, "display(HTML", text('```{python}\ndisplay(HTML("<b>"))\n```')),

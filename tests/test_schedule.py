@@ -142,6 +142,17 @@ def test_a_failure_stops_its_readers_only(here, monkeypatch):
     assert (here / "executed" / "book" / "c.ipynb").exists()
 
 
+def test_one_chapter_alone_needs_no_other_process(here, monkeypatch, capsys):
+    chapters = catalogue(here, a="", b="a")
+    monkeypatch.setattr(schedule, "_run_one", fails_without_kernel)
+    monkeypatch.setattr(schedule, "ProcessPoolExecutor", lambda *_, **__: pytest.fail("a pool"))
+    schedule.run(chapters, only={"b"})
+    assert chapters["b"].executed.exists() and "b: 0.0 s" in capsys.readouterr().out
+    with pytest.raises(ChapterFailed, match=r"a\.qmd failed"):
+        schedule.run(chapters, only={"a"})
+    assert "a: FAILED" in capsys.readouterr().out
+
+
 def fails_without_kernel(source: Path, wanted: str) -> tuple[float, str]:
     """As schedule._run_one, but chapter a fails."""
     if source.stem == "a":

@@ -35,6 +35,7 @@ RAW_INLINE = re.compile(r"`\{=(\w+)\}")
 TAG = re.compile(
     r"</?[a-zA-Z][a-zA-Z0-9-]*(?:\s+[a-zA-Z-]+(?:=(?:\"[^\"]*\"|'[^']*'|[^\s>]+))?)*\s*/?>"
 )
+SIZED = re.compile(r"\\[bB]igg?[lrm]?\s*\\\w+")  # the PDF shows Typst's name of it, "angle.l"
 SETTINGS = {  # what _quarto.yml must say, and why
     ("project", "type"): ("book", "the chapters are a book"),
     ("project", "execute-dir"): ("project", "chapters import lib and read data/ from the root"),
@@ -43,7 +44,7 @@ SETTINGS = {  # what _quarto.yml must say, and why
 
 
 def check(project: Project) -> Iterator[Finding]:
-    """Findings on _quarto.yml, its style sheets, fences, divs, raw HTML and plotly."""
+    """Findings on _quarto.yml, its style sheets, fences, divs, raw HTML, formulas and plotly."""
     yield from _settings(project)
     yield from _styles(project)
     for page in project.pages:
@@ -138,6 +139,9 @@ def _raw(page: Page) -> Iterator[Finding]:
             line = line_at(text, match.start())
             shown = " ".join(match.group(0).split())
             yield Finding(page.file, line, "quarto/raw", f"raw code: {shown}", mend)
+    for match in SIZED.finditer(page.prose):
+        line, message = line_at(page.prose, match.start()), f"{match.group(0)} in a formula"
+        yield Finding(page.file, line, "quarto/math", message, "write \\left and \\right")
 
 
 def _cell(page: Page, cell: Cell) -> Iterator[Finding]:
