@@ -152,9 +152,12 @@ class Report:
     @cached_property
     def records(self) -> Sequence[Record]:
         """One record for every row, if the tokenizer can be read; else none."""
-        if self.model.tokenizer is None:
-            return ()
         rows = self.specimen.rows
+        if self.model.tokenizer is None:
+            why = "only the token's name is known"
+            named = zip(range(rows), self.model.spelled, strict=False)
+            found = [Record(id, Reach.UNDECIDED, b"", text, why) for id, text in named]
+            return emission.padded(found, rows) if found else ()
         make = lambda: emission.records(self.model.tokenizer, rows)  # noqa: E731
         records = self.tried("tokenizer", make) or ()
         if len(records) > rows:
