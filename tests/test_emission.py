@@ -34,11 +34,9 @@ def byte_level(prefix_space: bool = False) -> Tokenizer:
 def by_digits() -> Tokenizer:
     """StarCoder's and Falcon's family: cut at digits and punctuation before GPT-2's words."""
     made = byte_level()
-    first = [
-        pre_tokenizers.Punctuation("contiguous"),
-        pre_tokenizers.Digits(individual_digits=True),
-    ]
-    made.pre_tokenizer = pre_tokenizers.Sequence([*first, made.pre_tokenizer])
+    digits = pre_tokenizers.Digits(individual_digits=True)
+    parts = [pre_tokenizers.Punctuation("contiguous"), digits, made.pre_tokenizer]
+    made.pre_tokenizer = pre_tokenizers.Sequence(parts)
     file = json.loads(made.to_str())
     vocab, merges = file["model"]["vocab"], file["model"]["merges"]
     for pair in (("1", "1"), ("a", "1"), ("!", "!"), ("a", ".")):
