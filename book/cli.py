@@ -159,15 +159,17 @@ def report(args: argparse.Namespace) -> None:
     """Write the field report of a model."""
     plain = re.sub(r"[^\w.-]+", "-", args.model, flags=re.ASCII).strip("-.") or "model"
     out = args.out or Path("field-reports") / plain
-    model = args.model
+    model = about = args.model
     if Path(model).exists():  # the document runs in the book's folder
         model = str(Path(model).resolve())
+        about = Path(model).name
     elif (file := Path(model.rpartition(":")[0])).is_file():
         model = f"{file.resolve()}:{model.rpartition(':')[2]}"
+        about = Path(model).name
     tokenizer = args.tokenizer
     if Path(tokenizer).is_file():
         tokenizer = str(Path(tokenizer).resolve())
-    settings = {"tokenizer": tokenizer, "revision": args.revision, "about": args.model}
+    settings = {"tokenizer": tokenizer, "revision": args.revision, "about": about}
     for path in render.report(model, out.resolve(), **settings):
         print(path)
 

@@ -85,7 +85,10 @@ def report(
     with tempfile.TemporaryDirectory(prefix=".report-", dir=out) as folder:
         made = Path(folder)
         given = {"specimen": model, "tokenizer": tokenizer, "revision": revision, "out": folder}
-        notebook = runner.run(REPORT, given, made / "report.ipynb")
+        try:
+            notebook = runner.run(REPORT, given, made / "report.ipynb")
+        except runner.ChapterFailed as error:
+            raise RenderError(str(error).removeprefix(f"{REPORT.name}: ")) from None
         _without(notebook, "out")
         sheet.press(notebook, made / "report.html", made / "report.pdf", about=about or model)
         for name in REPORTED:

@@ -31,6 +31,20 @@ def byte_level(prefix_space: bool = False) -> Tokenizer:
     return made
 
 
+def by_digits() -> Tokenizer:
+    """StarCoder's and Falcon's family: cut at digits and punctuation before GPT-2's words."""
+    made = byte_level()
+    digits = pre_tokenizers.Digits(individual_digits=True)
+    parts = [pre_tokenizers.Punctuation("contiguous"), digits, made.pre_tokenizer]
+    made.pre_tokenizer = pre_tokenizers.Sequence(parts)
+    file = json.loads(made.to_str())
+    vocab, merges = file["model"]["vocab"], file["model"]["merges"]
+    for pair in (("1", "1"), ("a", "1"), ("!", "!"), ("a", ".")):
+        vocab["".join(pair)] = len(vocab)
+        merges.append(list(pair))
+    return Tokenizer.from_str(json.dumps(file))
+
+
 def sentencepiece() -> Tokenizer:
     """Llama 2's and Mistral's family: characters, spaces as ▁, unknown characters as bytes."""
     trained = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
@@ -117,6 +131,7 @@ def suffixed() -> Tokenizer:
 FAMILIES = {
     "byte-level BPE": byte_level,
     "byte-level BPE with a space put before": lambda: byte_level(True),
+    "byte-level BPE cut at digits": by_digits,
     "SentencePiece BPE with byte fallback": sentencepiece,
     "Unigram": unigram,
     "Unigram with byte fallback": lambda: unigram(True),

@@ -79,12 +79,14 @@ def test_a_gguf_and_the_catalogue(tmp_path):
     writer = GGUFWriter(tmp_path / "m.gguf", "llama")
     blocks = quants.quantize(np.ones((6, 32), np.float32), GGMLQuantizationType.Q8_0)
     writer.add_tensor("token_embd.weight", blocks, raw_dtype=GGMLQuantizationType.Q8_0)
+    writer.add_token_list([b"a", b"<b>", "é".encode()])
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
     found = models.open(str(tmp_path / "m.gguf"))
     assert found.tied is True and found.specimen.precision == "Q8_0"
+    assert found.spelled == ("a", "<b>", "é") and "how texts become" in found.missing[-1]
     found = models.open("planted")
     assert found.tied and found.specimen.is_full and "no tokenizer" in found.missing[0]
 

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from lib import files, paths
 from lib.__main__ import main
 from lib.analysis import report
-from lib.extraction import emission, models
+from lib.extraction import emission, models, reachability
 from tests.test_emission import byte_level, sentencepiece, wordpiece
 
 DIM = 64
@@ -78,6 +78,19 @@ def test_rows_that_are_no_numbers_and_a_matrix_without_a_cluster(tmp_path):
     found = report.of(str(tmp_path / "healthy.safetensors"))
     assert found.void is None and not len(found.found) and found.short()["black holes"] == 0
     assert found.judged() == {"predicted": "not known", "found dead": 0}
+
+
+def test_what_nothing_divides_is_null_in_json(tmp_path):
+    """Nothing predicted, nothing found: shares of nothing are no numbers."""
+    (tmp_path / "tokenizer.json").write_text(wordpiece().to_str(), encoding="utf-8")
+    alive = [r for r in emission.records(tmp_path / "tokenizer.json") if not r.reach.dead]
+    W = planted(len(alive), [])
+    save_file({"wte.weight": W}, tmp_path / "model.safetensors")
+    found = report.of(str(tmp_path))
+    found.agreement = reachability.compare([], [])
+    answer = json.loads(json.dumps(found.summary(), default=float, allow_nan=False))
+    assert answer["agreement"]["precision"] is None is answer["agreement"]["recall"]
+    assert found.judged()["precision"] == "–"
 
 
 def test_a_tokenizer_of_another_model_and_a_broken_one(tmp_path):

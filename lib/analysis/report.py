@@ -126,6 +126,9 @@ class Report:
         """(rows,) float64 to the anchor of the cluster."""
         if self.specimen.is_full and (self.spike is None or self.census is None):
             return None
+        if len(self.finite) < self.specimen.rows:
+            self.missing.append("distances: not every row has a length; void and sky need all")
+            return None
         return self.tried("distances", lambda: self.cluster.distances)
 
     @cached_property
@@ -152,9 +155,12 @@ class Report:
     @cached_property
     def records(self) -> Sequence[Record]:
         """One record for every row, if the tokenizer can be read; else none."""
-        if self.model.tokenizer is None:
-            return ()
         rows = self.specimen.rows
+        if self.model.tokenizer is None:
+            why = "only the token's name is known"
+            named = zip(range(rows), self.model.spelled, strict=False)
+            found = [Record(id, Reach.UNDECIDED, b"", text, why) for id, text in named]
+            return emission.padded(found, rows) if found else ()
         make = lambda: emission.records(self.model.tokenizer, rows)  # noqa: E731
         records = self.tried("tokenizer", make) or ()
         if len(records) > rows:
@@ -383,8 +389,8 @@ class Report:
             answer["agreement"] = {
                 "predicted": len(agreement.predicted),
                 "both": len(agreement.both),
-                "precision": agreement.precision,
-                "recall": agreement.recall,
+                "precision": None if np.isnan(agreement.precision) else agreement.precision,
+                "recall": None if np.isnan(agreement.recall) else agreement.recall,
                 "false_alarms": agreement.false_alarms,
                 "missed": agreement.missed,
             }

@@ -26,6 +26,7 @@ class Model:
     inputs: Specimen | None  # the matrix of the input rows, where it is one of its own
     tied: bool | None  # None: nothing says it
     tokenizer: str | None  # a name or a path for `emission.records`
+    spelled: tuple[str, ...] = ()  # tokens as a GGUF file spells them, where no pipeline is known
     missing: tuple[str, ...] = ()  # a line for each thing that could not be had
 
 
@@ -56,14 +57,14 @@ def _of_catalogue(name: str) -> Model:
         lines.append("the book has no tokenizer for it: give one with --tokenizer")
     inputs = specimen if is_input else None
     tied, tokenizer = description.tied, description.tokenizer
-    return Model(description.model, specimen, inputs, tied, tokenizer, tuple(lines))
+    return Model(description.model, specimen, inputs, tied, tokenizer, (), tuple(lines))
 
 
 def _of_path(name: str, path: Path, tensor: str | None) -> Model:
     specimen = specimens.open(f"{path}:{tensor}" if tensor else str(path))
     folder, lines = (path if path.is_dir() else path.parent), []
     specimen = _with_provenance(specimen, name)
-    names, config = _names(path), _config(folder, lines)
+    (names, spelled), config = _names(path), _config(folder, lines)
     heads, embeddings = names & HEADS, sorted(names & EMBEDDINGS)
     says = config.get("text_config", {}).get("tie_word_embeddings")
     says = config.get("tie_word_embeddings", says)
@@ -79,7 +80,8 @@ def _of_path(name: str, path: Path, tensor: str | None) -> Model:
         inputs = specimen
     elif tied is False and embeddings:
         inputs = specimens.open(f"{path}:{embeddings[0]}")
-    return Model(name, specimen, inputs, tied, _tokenizer(folder, lines), tuple(lines))
+    tokenizer = _tokenizer(folder, lines, spelled)
+    return Model(name, specimen, inputs, tied, tokenizer, tuple(spelled), tuple(lines))
 
 
 def _with_provenance(specimen: Specimen, name: str) -> Specimen:
@@ -97,14 +99,14 @@ def _with_provenance(specimen: Specimen, name: str) -> Specimen:
     return replace(specimen, description=named, source=source, facts=facts)
 
 
-def _names(path: Path) -> set[str]:
-    """The names of a model's tensors. Raises SpecimenError."""
+def _names(path: Path) -> tuple[set[str], list[str]]:
+    """The names of a model's tensors, and what tokens a GGUF file spells. Raises SpecimenError."""
     if path.is_dir() and (path / INDEX).exists() and not (path / SINGLE).exists():
-        return set(json.loads((path / INDEX).read_bytes()).get("weight_map", {}))
+        return set(json.loads((path / INDEX).read_bytes()).get("weight_map", {})), []
     file = tensor_files.file_in(path, None) if path.is_dir() else path
     if file.suffix == ".gguf":
         return tensor_files.gguf_names(file)
-    return set(tensor_files.read_header(file).entries)
+    return set(tensor_files.read_header(file).entries), []
 
 
 def _config(folder: Path, lines: list[str]) -> dict[str, Any]:
@@ -124,7 +126,7 @@ def _config(folder: Path, lines: list[str]) -> dict[str, Any]:
         return {}
 
 
-def _tokenizer(folder: Path, lines: list[str]) -> str | None:
+def _tokenizer(folder: Path, lines: list[str], spelled: list[str]) -> str | None:
     """The tokenizer.json of a folder; None and a line where there is none."""
     if (folder / "tokenizer.json").is_file():
         return str(folder / "tokenizer.json")
@@ -135,5 +137,6 @@ def _tokenizer(folder: Path, lines: list[str]) -> str | None:
                 "(tokenizer.json), or give one with --tokenizer"
             )
             return None
-    lines.append("no tokenizer.json: rows have numbers and no names; give one with --tokenizer")
+    what = "how texts become tokens is not known" if spelled else "rows have numbers and no names"
+    lines.append(f"no tokenizer.json: {what}; give one with --tokenizer")
     return None

@@ -217,11 +217,15 @@ def open_gguf(path: Path, tensor: str | None = None) -> tuple[np.ndarray, str, i
     return data.view(DTYPES[kind] if kind in GGUF_NATIVE else np.uint8), kind, dim, found.name
 
 
-def gguf_names(path: Path) -> set[str]:
-    """The names of the tensors of a GGUF file, one that `open_gguf` has read."""
+def gguf_names(path: Path) -> tuple[set[str], list[str]]:
+    """(names of the tensors, tokens as spelled in it): a GGUF file that `open_gguf` has read."""
     from gguf import GGUFReader
 
-    return {tensor.name for tensor in GGUFReader(path).tensors}
+    reader = GGUFReader(path)
+    field = reader.get_field("tokenizer.ggml.tokens")
+    parts = [field.parts[at] for at in field.data] if field else []
+    spelled = [bytes(part).decode("utf-8", "replace") for part in parts]
+    return {tensor.name for tensor in reader.tensors}, spelled
 
 
 def _walk_gguf(file: BinaryIO, size: int) -> None:

@@ -23,6 +23,8 @@ TOKENIZERS = paths.DATA / "tokenizers"
 FRAGMENT = "Fragment"  # bytes that are no complete text
 NEUTRAL = ("Zyyy", "Zinh", "Zzzz")  # scripts: common, inherited, unknown
 NORMALISERS = ("NFC", "NFD", "NFKC", "NFKD")
+PUNCTUATION = r"[\p{P}$+<=>\^`|~]"  # as the `tokenizers` library has it: Unicode's and ASCII's
+ALONE = ("Isolated", "Contiguous")
 GPT2_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
 
@@ -241,6 +243,10 @@ def _patterns(part: dict | None, where: str) -> tuple[tuple[str, ...], bool]:
                 raise UnsupportedError(f"{where}: a pre-tokenizer that adds a space: not supported")
             byte_level = True
             patterns += [GPT2_WORDS] if one.get("use_regex", True) else []
+        elif one["type"] == "Digits":
+            patterns.append(r"\p{N}" if one.get("individual_digits") else r"\p{N}+")
+        elif one["type"] == "Punctuation" and one.get("behavior", "Isolated") in ALONE:
+            patterns.append(PUNCTUATION + "+" * (one.get("behavior") == "Contiguous"))
         elif one["type"] == "Split" and one["behavior"] == "Isolated" and not one.get("invert"):
             pattern = one["pattern"]
             patterns.append(pattern.get("Regex") or regex.escape(pattern["String"]))
