@@ -75,7 +75,7 @@ def test_what_is_no_slip_is_none():
     assert not ELSEWHERE.search('src: url("../../data/fonts/a.woff2")')
 
 
-@pytest.mark.skipif(not BUILT, reason="no book is built here")
+@pytest.mark.skipif(not (paths.BOOK / "index.html").exists(), reason="no whole book is built here")
 def test_every_page_of_the_book_is_among_the_built():
     assert {page.url for page in config.load().pages} <= {name(file) for file in BUILT}
 

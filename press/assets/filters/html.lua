@@ -57,7 +57,8 @@ local function display(math)
 end
 
 local function scrolling(table_)
-  local scroll = { class = "table-scroll", tabindex = "0", role = "region", ["aria-label"] = "Table" }
+  local scroll = pandoc.Attr("", { "table-scroll" }, -- pairs: a table of names has no order
+    { { "role", "region" }, { "aria-label", "Table" }, { "tabindex", "0" } })
   local caption, identifier = table_.caption, table_.identifier
   if #caption.long == 0 then return pandoc.Div({ table_ }, scroll) end
   table_.caption, table_.identifier = { long = {} }, ""
