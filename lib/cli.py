@@ -356,7 +356,7 @@ def list_specimens(args: argparse.Namespace) -> int:
 
 def _verify_fetched() -> int:
     damaged = 0
-    for path in sorted(paths.FETCHED.glob("*.safetensors")):
+    for path in sorted(paths.FETCHED.rglob("*.safetensors")):
         try:
             print(f"ok       {path.name}  sha256 {fetching.verify(path)}")
         except SpecimenError as error:
