@@ -661,3 +661,38 @@ def test_row_by_row_tells_one_factor_from_a_common_start_from_nothing():
     assert abs(apart.correlation) < 0.25 and apart.scatter > 0.01 and apart.rows == 200
     with pytest.raises(AssertionError, match="2 rows in common"):
         pairing({1: 1.0, 2: 1.0}, {1: 1.0, 2: 1.0, 3: 1.0})
+
+
+def test_the_second_contraction_is_what_exposure_leaves():
+    """Γ from widths per dimension is ln of coalescence.spread, less exposure."""
+    rng = np.random.default_rng(0)
+    clouds = rng.normal(size=(2, 3, 40, 6)) * rng.uniform(0.1, 2, (2, 3, 1, 6))
+    record = {"width": clouds.std(2), "exposure": rng.uniform(0, 1, (2, 3))}
+    ln_spread = shown("clock/03-tied-rows", "ln_spread")
+    gamma = shown("clock/03-tied-rows", "gamma", ln_spread=ln_spread)
+    spread = coalescence.spread(clouds)
+    wanted = np.log(spread[:, :1] / spread) - record["exposure"]
+    np.testing.assert_allclose(gamma(record), wanted, rtol=1e-9, atol=1e-12)
+
+
+def test_collapsed_directions_and_what_they_take():
+    """Of D directions r shrink for good: K counts them, and Γ is -ln(1 - r/D)/2."""
+    axes = np.linalg.qr(np.random.default_rng(1).normal(size=(12, 12)))[0]
+    K = axes @ np.diag([40.0] * 5 + [1e-3] * 7) @ axes.T
+    assert shown("clock/03-tied-rows", "collapsed")(K) == 5
+    left = np.square(linalg.expm(-K)).sum() / 12
+    assert -np.log(left) / 2 == pytest.approx(-np.log1p(-5 / 12) / 2, abs=2e-3)
+
+
+def test_the_closed_form_counts_logits():
+    """A steady push: ln p falls by 3 at ρ = 8 in 4 dimensions, and then decay is resisted."""
+    record = {
+        "variance": np.full((1, 4, 4), 2.0),
+        "mean": np.full((1, 4, 4), 0.5),
+        "probability": np.exp([[-np.inf, -6.0, -9.0, -9.0]]),
+        "logit": np.full((1, 4), -5.0),
+        "exposure": np.array([[0.0, 0.0, 0.0, 0.1]]),
+        "width": np.ones((1, 4, 4)),
+    }
+    found = shown("clock/03-tied-rows", "closed")(record)
+    np.testing.assert_allclose(found, [[0, 0, 3 * 8 / 4, 3 * 8 / 4 + 8 * 5 * 0.1 / 4]])
