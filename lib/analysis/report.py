@@ -22,7 +22,7 @@ import numpy as np
 from IPython.display import Markdown
 from scipy import linalg
 
-from lib import files, progress, show
+from lib import files, foreign, progress, show
 from lib.analysis import census, charts, clock, clusters, geometry
 from lib.analysis.census import Census
 from lib.analysis.clusters import Cluster, Void
@@ -477,12 +477,14 @@ def _write_tokens(report: Report, path: Path) -> None:
             rank, population = report.holes.get(id, ("", ""))
             measured = (report.norms, report.distances)
             numbers = ["" if known is None else f"{known[id]:.9g}" for known in measured]
-            named = [cell(record.text), record.bytes.hex(), record.script if record.text else ""]
-            why = [record.reach or "", cell(record.evidence), cell(record.witness or "")]
+            named = [
+                foreign.in_sheet(record.text),
+                record.bytes.hex(),
+                record.script if record.text else "",
+            ]
+            why = [
+                record.reach or "",
+                foreign.in_sheet(record.evidence),
+                foreign.in_sheet(record.witness or ""),
+            ]
             sheet.writerow([id, *named, *why, *numbers, rank, population, int(id in dead)])
-
-
-def cell(text: str) -> str:
-    """A text for a spreadsheet, which must not take it for a formula or for the end of a line."""
-    shown = "".join(c if c.isprintable() else f"⟨{ord(c):04X}⟩" for c in text)
-    return f"'{shown}" if shown[:1] in ("=", "+", "-", "@") and shown else shown
