@@ -18,7 +18,7 @@ import pytest
 
 from book import runner
 from lib import paths
-from tests import stand_in
+from tests import small_project, stand_in
 from tests.loopback_hub import Hub, serving
 
 DIM = 64  # of the stand-in; the subject's is 2,560
@@ -56,6 +56,7 @@ def project(tmp_path_factory) -> Path:
     )
     assert after != before
     catalogue.write_text(after, encoding="utf-8")
+    small_project.record(copy)
     with serving(Hub({stand_in.REPO: stand_in.write(served, DIM)})) as hub:
         done = said(copy, "fetch", "qwen3-4b", HF_ENDPOINT=hub.address)
         assert done.returncode == 0, done.stderr
