@@ -153,8 +153,8 @@ def _execute(
     running: dict[Future, str] = {}
     failures: dict[str, str] = {}
     bar = progress.bar(total=len(stale), desc="chapters", unit="chapter")
-    workers = {"mp_context": get_context("spawn"), "initializer": _end_with_its_parent}
-    with bar, ProcessPoolExecutor(jobs, **workers) as pool:
+    workers, settings = 0, {"mp_context": get_context("spawn"), "initializer": _end_with_its_parent}
+    with bar, ProcessPoolExecutor(jobs, **settings) as pool:
         while left:
             while names := sorter.get_ready():
                 ready += [name for name in names if name in stale]
@@ -165,18 +165,21 @@ def _execute(
                 running[pool.submit(_run_one, catalogue[name].source, wanted[name])] = name
             if not running:
                 break  # what is left reads what failed
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
+            workers = max(workers, len(active_children()))
+            done = wait(running, timeout=2, return_when=FIRST_COMPLETED).done
+            # the pool itself does not always see that a worker died which it started last
+            broken = len(active_children()) < min(workers, len(running))
+            if broken or any(isinstance(f.exception(), BrokenExecutor) for f in done):
+                for worker in active_children():  # asked to end, a running kernel would go on
+                    worker.kill()
+                names = ", ".join(sorted(running.values(), key=place.get))
+                why = "a worker was killed; most often the memory was full: try fewer --jobs"
+                raise ChapterFailed(f"{names}: {why}, or a smaller BOOK_SCALE")
+            for future in done:
                 name = running.pop(future)
                 left.remove(name)
                 bar.update()
-                try:
-                    seconds, failure = future.result()
-                except BrokenExecutor:  # one died, and with it the pool
-                    for worker in active_children():  # asked to end, a running kernel would go on
-                        worker.kill()
-                    names = ", ".join([name, *running.values()])
-                    why = "a worker was killed; most often the memory was full: try fewer --jobs"
-                    raise ChapterFailed(f"{names}: {why}, or a smaller BOOK_SCALE") from None
+                seconds, failure = future.result()
                 _say(name, seconds, failure)
                 if failure:
                     failures[name] = failure

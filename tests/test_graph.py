@@ -253,7 +253,6 @@ def test_the_command_line_answers_in_words_and_in_json(tmp_path, capsys):
     assert "200 rows, 199 distinct" in capsys.readouterr().out
     for words, complaint in (
         ([f"{file}:wide"], "BF16"),
-        ([file, "--steps", "-1"], "negative"),
         ([str(tmp_path / "none.safetensors")], "none.safetensors"),
     ):
         assert main(["neighbours", *words]) == 2

@@ -192,6 +192,7 @@ def test_a_killed_run_or_worker_leaves_no_process_and_says_one_line(project, who
     names = ("one/02-a", "one/03-b")
     for name in names:
         write_chapter(project, name, SLEEPER.format(me=name[-1]))
+        (project / f"{name[-1]}.pids").unlink(missing_ok=True)
     command = [sys.executable, "-m", "lib", "run", "--jobs", "2"]
     ran = subprocess.Popen(command, cwd=project, stderr=subprocess.PIPE, text=True)
     files = [project / f"{name[-1]}.pids" for name in names]
