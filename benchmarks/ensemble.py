@@ -3,11 +3,15 @@
 32 runs at 48 and at 128 dimensions, in the world of the coalescence part and in the smaller one of
 the tied rows, the ways alternating. The single engine trains one run after another on one thread,
 which is its fastest; the ensemble trains all of them on one thread, and on two. Prints milliseconds
-a step of a run by the wall and of processor time, how many times as many runs a second that is,
-what a step would take if it were its matrix products alone (measured, at the same sizes), and
-whether the members' parameters are the single engine's bit for bit. Two single engines at a time on
-two cores are twice as fast as one, so the ratio by processor time tells what is gained; that by the
-wall on two threads, how long one waits for an answer.
+a step of a run by the wall and of processor time, how many times as many runs a second that is, and
+whether the members' parameters are the single engine's bit for bit.
+
+Two bounds stand beside it, both measured: the matrix products of a step alone, and the single
+engine with the tokens of eight steps in one, which calls each operation once for eight and has one
+model to move where eight members have eight: no ensemble of the same operations can cost less.
+
+Two single engines at a time on two cores are twice as fast as one, so the ratio by processor time
+tells what is gained; that by the wall on two threads, how long one waits for an answer.
 """
 
 import argparse
@@ -22,6 +26,7 @@ from lib.training import ensemble, loop
 from lib.training.config import SMALL_FLOAT32, Run
 
 CHECKED = 4  # members held against the single engine
+MERGED = 8  # steps whose tokens one step takes, for the bound
 
 
 class Clock:
@@ -57,7 +62,9 @@ def products(run: Run, clock: Clock, repeats: int = 20) -> None:
 def compare(run: Run, members: int, stream: np.ndarray, rounds: int) -> None:
     runs = [run.replace(seed=seed) for seed in range(members)]
     chosen = runs[:: members // CHECKED][:CHECKED]
-    names = ("single", "ensemble, 1 thread", "ensemble, 2 threads", "products alone")
+    bounds = ("tokens of 8 in 1 step", "products alone")
+    names = ("single", "ensemble, 1 thread", "ensemble, 2 threads", *bounds)
+    merged = run.replace(batch=MERGED * run.batch)
     clocks = {name: Clock() for name in names}
     loop.train(run.replace(steps=2), stream)
     for _ in range(rounds):
@@ -69,7 +76,8 @@ def compare(run: Run, members: int, stream: np.ndarray, rounds: int) -> None:
             found = clocks[name].time(
                 lambda many=many: ensemble.train(many, stream), members * run.steps
             )
-        products(run, clocks["products alone"])
+        clocks[bounds[0]].time(lambda: loop.train(merged, stream), MERGED * run.steps)
+        products(run, clocks[bounds[1]])
     beside = found[:: members // CHECKED][:CHECKED]
     pairs = [(a.state.param, b.state.param) for a, b in zip(alone, beside, strict=True)]
     same = sum(torch.equal(*pair) for pair in pairs)
@@ -80,7 +88,7 @@ def compare(run: Run, members: int, stream: np.ndarray, rounds: int) -> None:
         wall, processor = clock.best
         ratio = clocks["single"].best / clock.best
         print(
-            f"  {name:20s} {wall:6.2f} ms by the wall ({ratio[0]:4.2f} x), "
+            f"  {name:21s} {wall:6.2f} ms by the wall ({ratio[0]:4.2f} x), "
             f"{processor:6.2f} ms of a processor ({ratio[1]:4.2f} x)"
         )
     print(f"  {same} of {CHECKED} members bit for bit, largest difference {apart:.1e}")

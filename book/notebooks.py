@@ -12,13 +12,14 @@ from typing import Any, TextIO
 
 import nbformat
 
-from book import reader, runner, schedule
+from book import reader, runner, schedule, warm_kernels
 
 INJECTED = "injected-parameters"  # papermill's tag on the cell of given parameters
 
 
 def serve(questions: TextIO, answers: TextIO) -> None:
     """Answer until `questions` ends; whatever chapters and the runner say goes to stderr."""
+    warm_kernels.prepare()
     for line in questions:
         with redirect_stdout(sys.stderr):
             answer = _answer(json.loads(line))

@@ -298,9 +298,14 @@ def _execute(chapter: Chapter, parameters: dict[str, Any]) -> tuple[NotebookNode
 
 
 def _kernel_config(folder: str) -> Config:
-    """Kernels that are spoken to through sockets in `folder`: no ports that could collide."""
+    """Warm kernels, spoken to through sockets in `folder`: no ports that could collide."""
+    from book import warm_kernels
+
     socket = {"transport": "ipc", "ip": f"{folder}/kernel"}  # without ip all share one name
-    return Config({"KernelManager": socket} if os.name == "posix" else {})
+    settings = {"KernelManager": socket} if os.name == "posix" else {}
+    if warm_kernels.forks:
+        settings["NotebookClient"] = {"kernel_manager_class": warm_kernels.Manager}
+    return Config(settings)
 
 
 def _explain(chapter: Chapter, error: Any) -> str:

@@ -179,9 +179,10 @@ reads: []
 # S {{#sec-{me}}}
 
 ```{{python}}
-import os, time
+import multiprocessing, os, time
 from pathlib import Path
-Path("{me}.pids").write_text(f"{{os.getppid()}} {{os.getpid()}}")
+worker = multiprocessing.parent_process()
+Path("{me}.pids").write_text(f"{{worker.pid if worker else os.getppid()}} {{os.getpid()}}")
 time.sleep(120)
 ```
 """
