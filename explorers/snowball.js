@@ -90,7 +90,7 @@ const normal = (random) => Math.sqrt(-2 * Math.log(1 - random())) * Math.cos(2 *
 // those are found, by jumps of random length; a row that is alone is set aside.
 function snowball(centre, sigma, rows, table, random) {
   const scale = Math.fround(sigma);
-  let group = new Int32Array(rows), sizes = [rows], alone = 0;
+  let group = new Int32Array(rows), sizes = [rows];
   for (const { dim, low, wild, probability, leave } of table) {
     const split = new Map();
     const move = (i, cell) => {
@@ -122,7 +122,6 @@ function snowball(centre, sigma, rows, table, random) {
       }
     }
     const stay = group.filter((g) => sizes[g] > 1);
-    alone += group.length - stay.length;
     if (!stay.length) { sizes = []; break; }
     if (split.size) { // number the groups that are left anew
       const place = new Map(), kept = [];
@@ -273,7 +272,7 @@ function show() {
   const { one, counts, table } = state;
   sigma.input.value = Math.log10(state.sigma);
   sigma.input.setAttribute("aria-valuetext", number(state.sigma, 3));
-  exact.value = state.sigma.toExponential().replace("e", "e");
+  exact.value = state.sigma;
   rows.value = state.rows;
   for (const input of [exact, rows]) input.removeAttribute("aria-invalid");
   repaint();

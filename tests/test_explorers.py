@@ -333,3 +333,58 @@ def test_snowballs_are_drawn_by_hand(look):
     assert "One snowball of 2,221 rows" in seen["first"] and seen["two"] == 2
     assert seen["wide"] != seen["first"] and "please" in seen["refused"]
     assert seen["rows"] == 300 and "300 rows" in seen["last"] and all(seen["labels"])
+
+
+# ---------------------------------------------------------------- a token's life
+def life_data():
+    rng = np.random.default_rng(42)
+    frames = rng.integers(0, 1 << 16, (13, 5, 2)).astype(np.uint16)
+    frames[frames & 0x7F80 == 0x7F80] ^= 0x4000  # finite
+    frames[8:, 1] = frames[8, 1]
+    still = np.zeros((12, 3), bool)
+    still[8:, 1] = still[3, 0] = True
+    curve = rng.random(13).round(3).tolist()
+    curves = {"still": curve[1:], "frozen": curve[1:], "loss": curve[1:], "radius": curve}
+    data = {"steps": 12, "dims": [3, 5], "dead": 3, "all": 3, "ids": [7, 8, 9, 1, 2]}
+    data |= {"names": ["a", "<b>", "c", "d", "e"], "last": [12, 8, 12], "curves": curves}
+    data |= {"frames": explorers.film(frames), "still": explorers.packed(np.packbits(still))}
+    return data, frames, still
+
+
+def test_every_frame_of_the_film_arrives_bit_for_bit(look):
+    data, frames, still = life_data()
+    seen = look(
+        "life",
+        data,
+        """
+        const rows = [0, 1, 2, 3, 4], steps = [...Array(13).keys()];
+        return { frames: steps.map((t) => rows.map((row) => [0, 1].map((d) => explorer.pattern(row, d, t)))),
+          kinds: steps.map((t) => rows.map((row) => explorer.kind(row, t))) };
+        """,
+    )
+    assert np.array_equal(np.array(seen["frames"]), frames)
+    for t in range(13):
+        for row in range(5):
+            wanted = "live" if row > 2 else "frozen" if t and t >= data["last"][row] else "moving"
+            if wanted == "moving" and t and still[t - 1, row]:
+                wanted = "still"
+            assert seen["kinds"][t][row] == wanted
+
+
+def test_the_film_is_stepped_and_followed(look):
+    seen = look(
+        "life",
+        life_data()[0],
+        """
+        const said = async () => { await pause(400); return root.querySelector("output").textContent; };
+        const first = await said(), [step, zoom] = root.querySelectorAll("input[type=range]");
+        enter(step, "9"); enter(zoom, "3");
+        const select = root.querySelector("select");
+        select.value = "1"; select.dispatchEvent(new Event("change"));
+        return { first, last: await said(), label: root.querySelector("canvas").getAttribute("aria-label"),
+          high: root.querySelector("canvas").clientHeight, option: select.selectedOptions[0].textContent };
+        """,
+    )
+    assert "Before the first step" in seen["first"] and "After step 9 of 12" in seen["last"]
+    assert "“<b>” (id 8)" in seen["last"] and "frozen since step 8" in seen["last"]
+    assert "after step 9" in seen["label"] and seen["high"] >= 300 and seen["option"] == "<b> (id 8)"

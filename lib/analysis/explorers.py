@@ -43,6 +43,16 @@ def packed(array: np.ndarray) -> str:
     return base64.b64encode(zlib.compress(np.ascontiguousarray(array).tobytes(), 9)).decode()
 
 
+def film(frames: np.ndarray) -> str:
+    """Patterns (frames, rows, components) uint16, packed: each row's path as its changes in time.
+
+    The first frame, then differences modulo 2^16; all low bytes before all high ones.
+    """
+    changes = np.diff(frames, axis=0, prepend=np.zeros_like(frames[:1]))
+    by_row = np.ascontiguousarray(np.moveaxis(changes, 0, -1), "<u2")
+    return packed(by_row.reshape(-1, 1).view(np.uint8).T)
+
+
 def _source(file: str) -> str:
     """The text of a file of FOLDER; whoever shows it depends on it."""
     path = FOLDER / file
