@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bs4 import BeautifulSoup
+from tokenizers import AddedToken
 
 from lib import lattice
 from lib.analysis import centres, clock, explorers, simulation, snowball
+from lib.extraction import merging, reachability, specimens, vocabulary
 from tests.test_browser import PATIENCE, chromium  # noqa: F401
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("press")]
@@ -388,3 +390,100 @@ def test_the_film_is_stepped_and_followed(look):
     assert "Before the first step" in seen["first"] and "After step 9 of 12" in seen["last"]
     assert "“<b>” (id 8)" in seen["last"] and "frozen since step 8" in seen["last"]
     assert "after step 9" in seen["label"] and seen["high"] >= 300 and seen["option"] == "<b> (id 8)"
+
+
+# ---------------------------------------------------------------- tokens
+def token_data():
+    words, found = vocabulary.open("qwen3"), reachability.records("qwen3")
+    matrix = explorers.rows(specimens.open("qwen2.5-coder-0.5b"))
+    known = {"text": "Hello", "first": 123_828, "examples": {"one": "1"}, "matrix": matrix}
+    return known | explorers.tokens(words, found) | {"printed": explorers.printed()}
+
+
+def some_texts(words: vocabulary.Vocabulary, count: int) -> list[str]:
+    """Texts of many kinds: tokens put together, single characters, digits, spaces, apostrophes."""
+    rng = np.random.default_rng(42)
+    blocks = [(0x20, 0x7F), (0xA0, 0x24F), (0x300, 0x370), (0x370, 0x590), (0x590, 0x700),
+              (0x900, 0xDFF), (0xE00, 0xF00), (0x1100, 0x1200), (0x1E00, 0x2400), (0x3040, 0x3100),
+              (0x4E00, 0xA000), (0xAC00, 0xD7A4), (0xF900, 0xFB00), (0x1F300, 0x1F700),
+              (0x20000, 0x2A6E0)]  # fmt: skip
+    joints = ["", " ", "  ", "\n", "\r\n\n", "\t", "'s", "'LL", "'ſ", "123", "٣", "\u200d", "\ufeff",
+              "\u00a0", "\u3000", "\x85", "\u1680", "…", "!?", "�", "<|im_end|>", "<think>"]  # fmt: skip
+    texts = []
+    for _ in range(count):
+        parts = []
+        for _ in range(rng.integers(1, 8)):
+            kind = rng.integers(4)
+            if kind == 0:
+                parts.append(words.shown(int(rng.integers(len(words.tokens)))))
+            elif kind == 1:
+                low, high = blocks[rng.integers(len(blocks))]
+                letters = [chr(c) for c in rng.integers(low, high, rng.integers(1, 9))]
+                parts += [c for c in letters if reachability.assigned(c)]
+            else:
+                parts.append(joints[rng.integers(len(joints))])
+        texts.append("".join(parts))
+    return [*texts, "", "a" * 3000, "ที่" * 500, "1234567890" * 20, "don't DON'T we'Ve"]
+
+
+def test_the_page_encodes_as_the_tokenizers_library_does(look):
+    words = vocabulary.open("qwen3")
+    texts = some_texts(words, 4000)
+    tokenizer = merging.as_tokenizer(words)
+    tokenizer.add_special_tokens([AddedToken(t, normalized=False) for t in words.added.values()])
+    wanted = [encoding.ids for encoding in tokenizer.encode_batch(texts)]
+    assert len({id for ids in wanted for id in ids}) > 10_000
+    data = token_data()
+    assert len(explorers.element("tokens", "x", data)) < 1_500_000
+    seen = look(
+        "tokens",
+        data,
+        """
+        const some = given.ids.map((id) => [explorer.bytesOf(id).join(), explorer.norms[id],
+          explorer.reach[id], explorer.script[id], explorer.isDead(id)]);
+        return { some, encoded: given.texts.map(explorer.encode), size: explorer.merges.size };
+        """,
+        {"texts": texts, "ids": list(range(0, len(words.tokens), 50))},
+    )
+    different = [t for t, a, b in zip(texts, seen["encoded"], wanted, strict=True) if a != b]
+    assert different == []
+    found, matrix = reachability.records("qwen3"), specimens.open("qwen2.5-coder-0.5b")
+    for record, (own, norm, reach, script, dead) in zip(found[: len(words.tokens) : 50], seen["some"], strict=True):
+        assert own == ",".join(map(str, record.bytes))
+        assert abs(norm * explorers.UNIT - matrix.norms[record.id]) <= explorers.UNIT
+        assert data["classes"][reach] == str(record.reach) and dead == record.reach.dead
+        assert data["scripts"][script] == record.script
+    assert seen["size"] == len(words.tokens) - 256
+
+
+def test_a_token_is_searched_chosen_and_linked_to(look):
+    seen = look(
+        "tokens",
+        token_data(),
+        """
+        const said = async () => { await pause(500); return root.querySelector("output").textContent; };
+        const text = root.querySelector("textarea");
+        enter(text, "<img src=x onerror=alert(1)> ที่");
+        const counted = await said(), images = root.querySelectorAll("img").length;
+        const [kind, script] = root.querySelectorAll("select");
+        script.value = [...script.options].find((o) => o.textContent === "Thai").value;
+        script.dispatchEvent(new Event("change"));
+        const thai = explorer.state.hits.length;
+        enter(root.querySelector("input[type=search]"), "123828");
+        const first = (await said(), explorer.state.hits[0]);
+        root.querySelector(".hits .chip").click();
+        const card = root.querySelector(".card").textContent, chosen = await said();
+        location.hash = "#token=151700";
+        await pause(500);
+        const phantom = root.querySelector(".card").textContent;
+        location.hash = "#token=1e9";
+        await pause(300);
+        return { counted, images, thai, first, card, chosen, phantom, id: explorer.state.id, hash: location.hash };
+        """,
+    )
+    assert "words" in seen["counted"] and seen["images"] == 0
+    dead = [r for r in reachability.records("qwen3") if r.reach.dead and r.script == "Thai"]
+    assert seen["thai"] == len(dead) and seen["first"] == 123_828
+    assert "split by the pre-tokenizer" in seen["card"] and "split" in seen["chosen"]
+    assert "not at hand" in seen["card"] and "phantom row" in seen["phantom"]
+    assert seen["id"] == 151_700
