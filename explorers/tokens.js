@@ -246,12 +246,12 @@ function choose(id, scroll) {
     make("p", { class: "title" }, `Its row in ${matrix.name}`), make("dl", {}, ...ofMatrix), map,
     make("p", { class: "title" }, `Its row in ${printed.name}`),
     make("p", {}, `As printed: ${ofPrinted}. Its norm and place are not at hand.`),
-    make("p", { class: "soft" }, make("a", { href: `#token=${id}` }, `Link to token ${whole(id)}`)));
+    make("p", { class: "soft" }, make("a", { href: `#token-${id}` }, `Link to token ${whole(id)}`)));
   map.setAttribute("aria-label", `The sky of ${matrix.name}: rows by direction, brighter where they crowd; this token at ${where}`);
   repaint();
   say(`Token ${id}, ${named(id)}: ${why(id)}.`);
   if (scroll) {
-    history.replaceState(null, "", `#token=${id}`);
+    history.replaceState(null, "", `#token-${id}`);
     card.scrollIntoView({ block: "nearest" });
   }
 }
@@ -331,7 +331,7 @@ root.append(make("p", { class: "soft wait" }, "Unpacking the vocabulary …"));
 const repaint = painted(card, paint);
 
 function linked() {
-  const match = /^#token=(\d{1,6})$/.exec(location.hash), id = match ? Number(match[1]) : -1;
+  const match = /^#token-(\d{1,6})$/.exec(location.hash), id = match ? Number(match[1]) : -1;
   if (id >= 0 && id < rows) { choose(id, false); card.scrollIntoView({ block: "center" }); }
   return id >= 0;
 }

@@ -269,7 +269,8 @@ def test_the_snowballs_cells_are_pythons(look):
         sigmas,
     )
     some = 16 * np.arange(4000) - 32_000
-    assert np.array_equal(np.array(seen["borders"]), snowball.borders(some))  # to the last bit
+    borders = np.array(seen["borders"], np.float64)
+    assert np.array_equal(borders, snowball.borders(some))  # to the last bit
     for name in CENTRES:
         for sigma, table in zip(sigmas, seen["found"][name], strict=True):
             wanted = snowball.cells(centres.named(name), scale=sigma)
@@ -432,7 +433,7 @@ def test_the_page_encodes_as_the_tokenizers_library_does(look):
     tokenizer = merging.as_tokenizer(words)
     tokenizer.add_special_tokens([AddedToken(t, normalized=False) for t in words.added.values()])
     wanted = [encoding.ids for encoding in tokenizer.encode_batch(texts)]
-    assert len({id for ids in wanted for id in ids}) > 10_000
+    assert len({id for ids in wanted for id in ids}) > 8_000
     data = token_data()
     assert len(explorers.element("tokens", "x", data)) < 1_500_000
     seen = look(
@@ -473,10 +474,10 @@ def test_a_token_is_searched_chosen_and_linked_to(look):
         const first = (await said(), explorer.state.hits[0]);
         root.querySelector(".hits .chip").click();
         const card = root.querySelector(".card").textContent, chosen = await said();
-        location.hash = "#token=151700";
+        location.hash = "#token-151700";
         await pause(500);
         const phantom = root.querySelector(".card").textContent;
-        location.hash = "#token=1e9";
+        location.hash = "#token-1e9";
         await pause(300);
         return { counted, images, thai, first, card, chosen, phantom, id: explorer.state.id, hash: location.hash };
         """,
