@@ -7,7 +7,7 @@ const NAMES = { sign: [15, 15], exponent: [14, 7], mantissa: [6, 0] };
 const state = { u: data.start, update: data.update, up: true, rule: "nearest", middle: 0, half: 1, note: "" };
 const isFinite16 = (u) => exponent(u) < 255;
 const hex = (u) => u.toString(16).toUpperCase().padStart(4, "0");
-const shown = (u, digits = 9) => number(value(u), digits);
+const shown = (u) => number(value(u), 6);
 const signed = () => (state.up ? state.update : -state.update);
 const power = (x) => `2${superscript(Math.round(Math.log2(Math.abs(x))))}`;
 

@@ -69,7 +69,7 @@ function choice(name, legend, options, chosen, change) {
     make("label", {},
       make("input", { type: "radio", name: group, value, checked: value === chosen,
         onchange: () => change(value) }), words));
-  return make("fieldset", {}, make("legend", {}, legend), ...labels);
+  return make("fieldset", {}, ...(legend ? [make("legend", {}, legend)] : []), ...labels);
 }
 
 function slider(words, attributes, change) {

@@ -3,7 +3,7 @@
 
 const TABLE = 24, REACH = 8.4; // of lib/analysis/snowball.py: cells of a table; sigmas that noise can reach
 const SIGMA_LOW = -10.5, SIGMA_HIGH = -6, MOST_ROWS = 20000, MOST_TRIALS = 2000;
-const HEIGHT = 180, LEFT = 46, RIGHT = 10, TOP = 12, BOTTOM = 28;
+const HEIGHT = 190, LEFT = 46, RIGHT = 10, TOP = 12, BOTTOM = 40;
 const { value, ordinal, fromOrdinal, roundNearest } = lattice;
 
 // ---- where noise can carry a row
@@ -222,7 +222,7 @@ function frame(svg, words, ticks, low, high) {
       draw("text", { x: LEFT - 6, y: up(v) + 4, "text-anchor": "end" }, name));
   }
   svg.append(draw("path", { class: "axis", d: `M${LEFT} ${TOP}V${bottom}H${right}` }),
-    draw("text", { x: (LEFT + right) / 2, y: HEIGHT - 8, "text-anchor": "middle" }, words));
+    draw("text", { x: (LEFT + right) / 2, y: HEIGHT - 7, "text-anchor": "middle" }, words));
   return { up, right, bottom, wide: right - LEFT };
 }
 const decades = (low, high) => Array.from({ length: high - low + 1 }, (_, i) => [low + i, `10${superscript(low + i)}`]);
@@ -248,7 +248,7 @@ function paintTrials() {
   trials.append(draw("path", { class: "mark", d: `M${at} ${TOP}V${bottom}` }),
     draw("text", { class: "strong", x: at + (end ? -6 : 6), y: TOP + 12, "text-anchor": end ? "end" : "start" }, `Qwen3-4B: ${data.printed.length}`));
   const every = Math.ceil(high / 4);
-  for (let n = 0; n <= high; n += every) trials.append(draw("text", { x: LEFT + (n + 0.5) / step * each, y: bottom + 13, "text-anchor": "middle" }, n));
+  for (let n = 0; n <= high; n += every) trials.append(draw("text", { x: LEFT + (n + 0.5) / step * each, y: bottom + 14, "text-anchor": "middle" }, n));
   trials.setAttribute("aria-label", `Number of holes in ${whole(counts.length)} snowballs, from ${Math.min(...counts)} to ${Math.max(...counts)}`);
 }
 

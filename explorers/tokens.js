@@ -232,7 +232,7 @@ function choose(id, scroll) {
   if (text !== null && [...text].length <= 24) facts.push(put("code points", make("span", { class: "mono" }, codes(text))));
   facts.push(put("script", scripts[script[id]]));
   if (id >= FIRST && id < count) facts.push(put("built from", chip(left[id - FIRST]), " ", chip(right[id - FIRST])));
-  const where = `longitude ${sky[id] * matrix.degrees - 180}°, latitude ${sky[rows + id] * matrix.degrees - 90}°`;
+  const where = `longitude ${number(sky[id] * matrix.degrees - 180)}°, latitude ${number(sky[rows + id] * matrix.degrees - 90)}°`;
   const others = hole ? hole.filter((other) => other !== id) : [];
   const ofMatrix = [
     put("norm", id < matrix.rows ? number(norms[id] * matrix.unit, 3) : "not at hand"), put("place in the sky", where),
@@ -277,8 +277,9 @@ function paint() {
   for (let y = y0; y <= y1; y++) for (let x = x0; x <= x1; x++) {
     const v = heat[y * across + x];
     if (!v) continue;
-    pen.fillStyle = `rgba(255, 236, 200, ${0.12 + 0.88 * Math.log1p(v) / most})`;
-    pen.fillRect((x - x0) * each, (y1 - y) * tall, each + 0.5, tall + 0.5);
+    const light = 0.12 + 0.88 * Math.log1p(v) / most, [left_, top] = [Math.round((x - x0) * each), Math.round((y1 - y) * tall)];
+    pen.fillStyle = `rgb(${[255, 236, 200].map((part) => Math.round(part * light))})`;
+    pen.fillRect(left_, top, Math.round((x - x0 + 1) * each) - left_, Math.round((y1 - y + 1) * tall) - top);
   }
   const [px, py] = [(sky[state.id] - x0 + 0.5) * each, (y1 - sky[rows + state.id] + 0.5) * tall];
   pen.lineWidth = 2;
