@@ -18,7 +18,7 @@ function fill(element, attributes, children) {
 const clamp = (x, low, high) => Math.min(Math.max(x, low), high);
 const superscript = (n) => String(n).replace(/[-0-9]/g, (c) => "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"["-0123456789".indexOf(c)]);
 const whole = (n) => Math.round(n).toLocaleString("en-US").replace("-", "−");
-const percent = (share, places = 1) => `${(100 * share).toFixed(places)} %`;
+const percent = (share, places = 1) => `${(100 * share).toFixed(places)} %`;
 
 // A number with so many significant digits at most, as the book writes it: 0.37, −7.3 × 10⁻³⁹.
 function number(x, digits = 4) {

@@ -252,7 +252,8 @@ function choose(id, scroll) {
   say(`Token ${id}, ${named(id)}: ${why(id)}.`);
   if (scroll) {
     history.replaceState(null, "", `#token-${id}`);
-    card.scrollIntoView({ block: "nearest" });
+    const { top, bottom } = card.getBoundingClientRect(); // brought into sight where it is out of it
+    if (top > innerHeight - 160 || bottom < 160) card.scrollIntoView({ block: "nearest" });
   }
 }
 

@@ -238,7 +238,7 @@ def test_a_schedule_is_drawn_by_keys_and_by_hand(look):
     cosine, raised, full, none = seen["totals"]
     assert 0 < cosine < raised < full and none == 0
     assert full == pytest.approx(1000 * -np.log1p(-1e-4), rel=1e-12)  # the top, at every step
-    assert seen["drawn"] == "" and "100 % of the steps" in seen["here"]
+    assert seen["drawn"] == "" and "100\u00a0% of the steps" in seen["here"]
     assert "After 1,000 steps" in seen["began"] and "please" in seen["refused"]
     assert "model 2 has" in seen["model"]
 
