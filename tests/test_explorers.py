@@ -187,8 +187,17 @@ def clock_data():
         [shapes[2], {**stage, "shape": "linear", "horizon": 1500, "warmup": 0}],
     ]
     models = [
-        {"name": f"model {i}", "stages": stages, "exempt": i == 1, "sourced": i % 2 == 0, "dim": 64,
-         "sigma": 0.02, "initial": 0.16, "due": 0.1 * i, "measured": 0.16 * np.exp(-0.1 * i)}
+        {
+            "name": f"model {i}",
+            "stages": stages,
+            "exempt": i == 1,
+            "sourced": i % 2 == 0,
+            "dim": 64,
+            "sigma": 0.02,
+            "initial": 0.16,
+            "due": 0.1 * i,
+            "measured": 0.16 * np.exp(-0.1 * i),
+        }
         for i, stages in enumerate(recipes)
     ]
     return {"steps": 1000, "peak": 1e-3, "decay": 0.1, "sigma": 0.02, "dim": 64, "models": models}
@@ -282,7 +291,9 @@ def test_the_snowballs_cells_are_pythons(look):
                 assert one["leave"] == pytest.approx(1 - wanted.peak[k], abs=2e-15, rel=1e-12)
                 cells = wanted.probability[k][: len(one["probability"])]
                 np.testing.assert_allclose(one["probability"], cells, rtol=1e-9, atol=1e-15)
-            assert [one["leave"] for one in table] == sorted((t["leave"] for t in table), reverse=True)
+            assert [one["leave"] for one in table] == sorted(
+                (t["leave"] for t in table), reverse=True
+            )
 
 
 def test_the_snowballs_are_pythons_within_sampling_error(look):
@@ -390,7 +401,9 @@ def test_the_film_is_stepped_and_followed(look):
     )
     assert "Before the first step" in seen["first"] and "After step 9 of 12" in seen["last"]
     assert "“<b>” (id 8)" in seen["last"] and "frozen since step 8" in seen["last"]
-    assert "after step 9" in seen["label"] and seen["high"] >= 300 and seen["option"] == "<b> (id 8)"
+    assert (
+        "after step 9" in seen["label"] and seen["high"] >= 300 and seen["option"] == "<b> (id 8)"
+    )
 
 
 # ---------------------------------------------------------------- tokens
@@ -449,7 +462,9 @@ def test_the_page_encodes_as_the_tokenizers_library_does(look):
     different = [t for t, a, b in zip(texts, seen["encoded"], wanted, strict=True) if a != b]
     assert different == []
     found, matrix = reachability.records("qwen3"), specimens.open("qwen2.5-coder-0.5b")
-    for record, (own, norm, reach, script, dead) in zip(found[: len(words.tokens) : 50], seen["some"], strict=True):
+    for record, (own, norm, reach, script, dead) in zip(
+        found[: len(words.tokens) : 50], seen["some"], strict=True
+    ):
         assert own == ",".join(map(str, record.bytes))
         assert abs(norm * explorers.UNIT - matrix.norms[record.id]) <= explorers.UNIT
         assert data["classes"][reach] == str(record.reach) and dead == record.reach.dead
@@ -488,3 +503,35 @@ def test_a_token_is_searched_chosen_and_linked_to(look):
     assert "split by the pre-tokenizer" in seen["card"] and "split" in seen["chosen"]
     assert "not at hand" in seen["card"] and "phantom row" in seen["phantom"]
     assert seen["id"] == 151_700
+
+
+# ---------------------------------------------------------------- all of them
+MADE = {
+    "tokens": token_data,
+    "bits": lambda: BITS,
+    "life": lambda: life_data()[0],
+    "snowball": snowball_data,
+    "clock": clock_data,
+}
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_every_control_has_a_name_and_fits_a_phone(look, name):
+    seen = look(
+        name,
+        MADE[name](),
+        """
+        document.body.style.cssText = "margin: 0; width: 390px";
+        await pause(500);
+        const spoken = (node) => node.getAttribute("aria-label") || node.labels?.[0]?.textContent.trim() || node.textContent.trim();
+        const controls = [...root.querySelectorAll("input, select, textarea, button, [role=slider], [tabindex='0']")];
+        const pictures = [...root.querySelectorAll("[role=img]")];
+        const wide = [...root.querySelectorAll("*")].filter((node) => !node.closest(".hits, .words, .trace")
+          && !node.closest("svg *") && node.getBoundingClientRect().right > 391);
+        return { controls: controls.length, bare: [...controls, ...pictures].filter((node) => !spoken(node)).map((node) => node.outerHTML.slice(0, 200)),
+          wide: wide.map((node) => node.outerHTML.slice(0, 200)), live: root.querySelectorAll("output[aria-live=polite]").length,
+          named: root.getAttribute("aria-label") };
+        """,
+    )
+    assert seen["controls"] > 4 and seen["live"] == 1 and seen["named"]
+    assert seen["bare"] == [] and seen["wide"] == []
