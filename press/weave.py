@@ -17,7 +17,7 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 
-from lib import foreign, paths
+from lib import figure_data, foreign, paths
 
 PLOTLY = "application/vnd.plotly.v1+json"
 WIDGET = "application/vnd.jupyter.widget"
@@ -87,7 +87,7 @@ def _cell(cell: NotebookNode, name: str, folder: str, files: dict[str, bytes]) -
     if options.get("output") == "asis":
         yield "".join(o.text for o in cell.outputs if o.output_type == "stream")
         return
-    texts, shown = [], []
+    texts, shown, tables = [], [], []
     several = sum(output.output_type != "stream" for output in cell.outputs) > 1
     for output in _joined(cell.outputs):
         if output.output_type == "stream":
@@ -96,12 +96,18 @@ def _cell(cell: NotebookNode, name: str, folder: str, files: dict[str, bytes]) -
         else:
             stem = f"{label or name}-{len(shown) + 1}" if several else label or name
             shown += _display(output.data, stem, folder, files, options)
+            if label.startswith("fig-") and (table := figure_data.of_output(output.data)):
+                name, files[name] = figure_data.file(stem, table)
+                tables.append(f'[Data]({folder}/{name}){{.data download="{name}"}}')
     yield from texts
     if not shown:
         return
     if label.startswith(("fig-", "tbl-")):
         caption = options.get("fig-cap" if label.startswith("fig-") else "tbl-cap") or ""
-        yield _div(f"#{label}", _layout(shown, options), " ".join(str(caption).split()))
+        caption = " ".join(str(caption).split())
+        if tables:
+            caption += f' [{" ".join(tables)}]{{.content-visible when-format="html"}}'
+        yield _div(f"#{label}", _layout(shown, options), caption)
     else:
         yield _div(".cell-display", _layout(shown, options))
 
@@ -143,7 +149,7 @@ def _display(
         figure = foreign.in_script({key: data[PLOTLY].get(key) for key in ("data", "layout")})
         alt = _attribute(options.get("fig-alt") or "").replace("<", "&lt;")
         html = (
-            f'<div class="plotly-figure" role="img" aria-label="{alt}">'
+            f'<div class="plotly-figure" role="group" aria-label="{alt}">'
             f'<script type="application/json">{figure}</script></div>'
         )
         still = picture or "*An interactive figure: see the pages of this book in a browser.*"
