@@ -10,13 +10,13 @@ beside the picture; `of_output` takes it out again. A row is one point, bar, cel
     x, y     where it stands, in the units of the axes; z in a room; x2, y2 where a bar ends
     value    what its colour says
 
-Lines before the table that begin with # say what the axes of each panel are. Left out: text, arrows,
-and what stands nowhere in the data (a legend, a colour bar).
+Lines before the table that begin with # say what the axes of each panel are. Text, arrows and what
+stands nowhere in the data (a legend, a colour bar) are left out.
 """
 
 import base64
 import gzip
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -55,11 +55,26 @@ def of_output(data: Mapping[str, Any]) -> bytes | None:
     return of_plotly(data[PLOTLY]) if PLOTLY in data else None
 
 
-def file(stem: str, table: bytes) -> tuple[str, bytes]:
-    """Name and content of the file that offers a table: packed where it is large."""
-    if len(table) < PACKED:
-        return f"{stem}.csv", table
-    return f"{stem}.csv.gz", gzip.compress(table, mtime=0)
+def files_of(label: str, outputs: Iterable[Mapping[str, Any]]) -> dict[str, bytes]:
+    """The files, by name, that offer the tables of a cell's figures: packed where they are large.
+
+    `label` is the cell's, `outputs` its own in the form of a notebook.
+    """
+    tables = [table for out in outputs if (table := of_output(out.get("data", {})))]
+    found = {}
+    for number, table in enumerate(tables, 1):
+        name = f"{label}-{number}.csv" if len(tables) > 1 else f"{label}.csv"
+        if len(table) < PACKED:
+            found[name] = table
+        else:
+            found[f"{name}.gz"] = gzip.compress(table, mtime=0)
+    return found
+
+
+def links(names: Iterable[str], folder: str) -> str:
+    """Markdown that offers files of tables lying in `folder`, on pages alone."""
+    offered = " ".join(f'[Data]({folder}/{name}){{.data download="{name}"}}' for name in names)
+    return f'[{offered}]{{.content-visible when-format="html"}}' if offered else ""
 
 
 def _packed(figure: Any) -> str:

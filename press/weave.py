@@ -87,7 +87,7 @@ def _cell(cell: NotebookNode, name: str, folder: str, files: dict[str, bytes]) -
     if options.get("output") == "asis":
         yield "".join(o.text for o in cell.outputs if o.output_type == "stream")
         return
-    texts, shown, tables = [], [], []
+    texts, shown = [], []
     several = sum(output.output_type != "stream" for output in cell.outputs) > 1
     for output in _joined(cell.outputs):
         if output.output_type == "stream":
@@ -96,17 +96,15 @@ def _cell(cell: NotebookNode, name: str, folder: str, files: dict[str, bytes]) -
         else:
             stem = f"{label or name}-{len(shown) + 1}" if several else label or name
             shown += _display(output.data, stem, folder, files, options)
-            if label.startswith("fig-") and (table := figure_data.of_output(output.data)):
-                name, files[name] = figure_data.file(stem, table)
-                tables.append(f'[Data]({folder}/{name}){{.data download="{name}"}}')
     yield from texts
     if not shown:
         return
     if label.startswith(("fig-", "tbl-")):
         caption = options.get("fig-cap" if label.startswith("fig-") else "tbl-cap") or ""
         caption = " ".join(str(caption).split())
-        if tables:
-            caption += f' [{" ".join(tables)}]{{.content-visible when-format="html"}}'
+        tables = figure_data.files_of(label, cell.outputs) if label.startswith("fig-") else {}
+        files.update(tables)
+        caption = f"{caption} {figure_data.links(tables, folder)}".strip()
         yield _div(f"#{label}", _layout(shown, options), caption)
     else:
         yield _div(".cell-display", _layout(shown, options))

@@ -87,7 +87,7 @@ def test_a_mesh_a_histogram_steps_a_band_and_hexagons(figure):
     def of(panel):
         return [row for row in found if row["panel"] == str(panel)]
 
-    assert [(r["x"], r["y"], r["value"]) for r in of(1)] == [("0.5", "0.5", "7"), ("1.5", "0.5", "8")]
+    assert [(r["x"], r["value"]) for r in of(1)] == [("0.5", "7"), ("1.5", "8")]
     assert column(of(2), "y2") == [2, 1]
     assert column(of(3), "y") == [4, 5] and of(3)[0]["mark"] == "steps"
     assert {(r["x"], r["y"]) for r in of(4)} == {("0", "0"), ("1", "0"), ("0", "1"), ("1", "2")}
@@ -119,8 +119,15 @@ def test_a_kernel_keeps_the_table_of_a_figure_and_of_nothing_else(monkeypatch, f
         InteractiveShell.clear_instance()
 
 
-def test_large_tables_are_packed():
+def kept(table: bytes) -> dict:
+    return {"data": {figure_data.MIME: base64.b64encode(gzip.compress(table)).decode()}}
+
+
+def test_large_tables_are_packed_and_several_numbered():
     small, large = b"a\n", b"a\n" * figure_data.PACKED
-    assert figure_data.file("fig-a", small) == ("fig-a.csv", small)
-    name, content = figure_data.file("fig-a", large)
-    assert name == "fig-a.csv.gz" and gzip.decompress(content) == large
+    assert figure_data.files_of("fig-a", [{"text": "said"}, kept(small)]) == {"fig-a.csv": small}
+    found = figure_data.files_of("fig-a", [kept(small), kept(large)])
+    assert list(found) == ["fig-a-1.csv", "fig-a-2.csv.gz"]
+    assert gzip.decompress(found["fig-a-2.csv.gz"]) == large
+    assert figure_data.links([], "x") == ""
+    assert '[Data](x/a.csv){.data download="a.csv"}' in figure_data.links(["a.csv"], "x")
