@@ -1,7 +1,9 @@
-"""Lists of the whole book, made when it is rendered: of its figures, of the tokens that it names.
+"""What is made of the whole book when it is rendered: lists of its figures and of the tokens that it
+names, how to cite it, and what has changed.
 
 A page asks for one with an empty div, `::: {.book-list of="figures"}`. What takes its place is
-Markdown, made from the executed notebooks that are there, so either edition numbers and links it.
+Markdown, made from the executed notebooks that are there, CITATION.cff and CHANGELOG.md, so either
+edition numbers and links it.
 """
 
 import json
@@ -12,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from book.config import Page
-from lib import figure_data
+from lib import figure_data, files, paths
 
 WANTED = re.compile(r'^(:{3,}) \{\.book-list of="(\w+)"\}\s*\n\1[ \t]*$', re.MULTILINE)
 TITLE = re.compile(r"\A\s*# (.+?)\s*(?:\{[^{}]*\})?\s*$", re.MULTILINE)
@@ -35,10 +37,9 @@ def filled(markdown: str, source: str, notebooks: Notebooks) -> str:
     """
 
     def made(match: re.Match) -> str:
-        makers = {"figures": figures, "tokens": tokens}
-        if match.group(2) not in makers:
-            raise ListError(f"{source}: a list of {match.group(2)}? There are {', '.join(makers)}")
-        return makers[match.group(2)](source, notebooks)
+        if match.group(2) not in MAKERS:
+            raise ListError(f"{source}: a list of {match.group(2)}? There are {', '.join(MAKERS)}")
+        return MAKERS[match.group(2)](source, notebooks)
 
     return WANTED.sub(made, markdown)
 
@@ -86,6 +87,26 @@ def tokens(source: str, notebooks: Notebooks) -> str:
     ]
     table = ["| id | token | where |", "|---:|:---|:---|", *rows]
     return "\n".join([*table, "", f": {NAMED} {{#tbl-tokens-named}}"])
+
+
+def citation(_source: str, _notebooks: Notebooks) -> str:
+    """The book as BibTeX, from CITATION.cff."""
+    about = files.read_yaml(paths.ROOT / "CITATION.cff")
+    authors = " and ".join(f"{{{author['name']}}}" for author in about["authors"])
+    year, version = str(about["date-released"])[:4], about["version"]
+    fields = {"author": authors, "title": about["title"], "year": year, "note": f"version {version}"}
+    lines = [f"  {name} = {{{value}}}," for name, value in fields.items()]
+    return "\n".join(["```bibtex", f"@book{{dead-tokens-{year},", *lines, "}", "```"])
+
+
+def changes(_source: str, _notebooks: Notebooks) -> str:
+    """CHANGELOG.md, its versions as sections of the page."""
+    text = (paths.ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    versions = text[text.index("\n## ") :]
+    return re.sub(r"^## (.*)$", r"### \1 {.unnumbered}", versions, flags=re.MULTILINE).strip()
+
+
+MAKERS = {"figures": figures, "tokens": tokens, "citation": citation, "changes": changes}
 
 
 def _named_in(table: str) -> Iterator[tuple[int, str]]:
