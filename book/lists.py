@@ -1,5 +1,5 @@
-"""What is made of the whole book when it is rendered: lists of its figures and of the tokens that it
-names, how to cite it, and what has changed.
+"""Made of the whole book when it is rendered: lists of its figures and of the tokens that it names,
+how to cite it, and what has changed.
 
 A page asks for one with an empty div, `::: {.book-list of="figures"}`. What takes its place is
 Markdown, made from the executed notebooks that are there, CITATION.cff and CHANGELOG.md, so either
@@ -93,8 +93,8 @@ def citation(_source: str, _notebooks: Notebooks) -> str:
     """The book as BibTeX, from CITATION.cff."""
     about = files.read_yaml(paths.ROOT / "CITATION.cff")
     authors = " and ".join(f"{{{author['name']}}}" for author in about["authors"])
-    year, version = str(about["date-released"])[:4], about["version"]
-    fields = {"author": authors, "title": about["title"], "year": year, "note": f"version {version}"}
+    year, note = str(about["date-released"])[:4], f"version {about['version']}"
+    fields = {"author": authors, "title": about["title"], "year": year, "note": note}
     lines = [f"  {name} = {{{value}}}," for name, value in fields.items()]
     return "\n".join(["```bibtex", f"@book{{dead-tokens-{year},", *lines, "}", "```"])
 

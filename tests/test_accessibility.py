@@ -36,7 +36,9 @@ HARNESS = """<!DOCTYPE html><title>harness</title><link rel="icon" href="data:,"
 const frame = document.querySelector("iframe"), dark = "%(theme)s" === "dark";
 localStorage.setItem("theme", "%(theme)s"); // the press; then Quarto
 localStorage.setItem("quarto-color-scheme", dark ? "alternate" : "default");
-const event = (target, name) => new Promise((done) => target.addEventListener(name, done, { once: true }));
+function event(target, name) {
+  return new Promise((done) => target.addEventListener(name, done, { once: true }));
+}
 const rest = (ms) => new Promise((done) => setTimeout(done, ms));
 async function look(url) {
   frame.src = url;
