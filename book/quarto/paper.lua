@@ -1,5 +1,6 @@
--- Quarto's PDF leaves out the code that the pages fold away, for on paper nothing can be unfolded. What
--- a cell shows stays, and so does code that the chapter opens (`code-fold: show`) and its parameters.
+-- What is particular to paper in Quarto's PDF. It leaves out the code that the pages fold away, for
+-- here nothing can be unfolded: what a cell shows stays, and so does code that the chapter opens
+-- (`code-fold: show`) and its parameters. And it has a letter for every character.
 
 if not quarto.doc.is_format("typst") then return {} end
 
@@ -13,6 +14,22 @@ local function without_code(cell)
   end })
 end
 
-return { { Div = function(div)
-  if div.classes:includes("cell") then return without_code(div) end
-end } }
+-- No font of the book reaches beyond the second plane: such a character is printed as its code point.
+local function with_letters(text)
+  local result = {}
+  for _, code in utf8.codes(text) do
+    table.insert(result, code < 0x20000 and utf8.char(code) or ("U+%04X"):format(code))
+  end
+  return table.concat(result)
+end
+
+return { {
+  Div = function(div)
+    if div.classes:includes("cell") then return without_code(div) end
+  end,
+  Str = function(str) return pandoc.Str(with_letters(str.text)) end,
+  Code = function(code)
+    code.text = with_letters(code.text)
+    return code
+  end,
+} }
