@@ -16,9 +16,7 @@ from press import pandoc
 from press.pandoc import ASSETS, PressError
 
 FONTS = paths.DATA / "fonts"
-UNSHOWN = re.compile(
-    r'the text `"(.+?)"` could not be displayed'
-)  # as PDF/A demands of Typst to say
+UNSHOWN = re.compile(r'the text `"(.+?)"` could not be displayed')  # said for PDF/A
 ESCAPED = re.compile(r"\\u\{([0-9a-f]+)\}")
 
 
