@@ -1,4 +1,4 @@
-"""What is made of the whole book: figures with their data, tokens with their tables, citing, changes."""
+"""Made of the whole book: figures with their data, tokens with their tables, citing, changes."""
 
 import base64
 import gzip
