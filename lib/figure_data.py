@@ -107,6 +107,11 @@ def _decoded(values: Any) -> np.ndarray:
     return np.asarray(values, float)
 
 
+def _plain(values: Any) -> np.ndarray:
+    """Numbers as float64, NaN where they are masked."""
+    return np.ma.asarray(values).astype(float).filled(np.nan)
+
+
 def _axes(ax: Any) -> str:
     """Title, axes and the names on them."""
     said = [ax.get_title(loc) for loc in ("left", "center", "right")]
@@ -128,14 +133,16 @@ def _marks(ax: Any) -> Iterator[Mark]:
     for collection in ax.collections:
         yield from _collection(ax, collection)
     bars = {id(bar): box.get_label() for box in ax.containers for bar in box if _is_bar(bar)}
-    groups: dict[str, list] = {}
+    groups: dict[tuple, list] = {}
     for patch in ax.patches:
         if _is_bar(patch):
-            groups.setdefault(bars.get(id(patch), patch.get_label()), []).append(patch)
+            in_data = patch.get_transform().contains_branch_seperately(ax.transData)
+            key = bars.get(id(patch), patch.get_label()), *in_data
+            groups.setdefault(key, []).append(patch)
         else:
             yield from _patch(patch)
-    for label, patches in groups.items():
-        yield "bars", label, "", _boxes(ax, patches)
+    for (label, *in_data), patches in groups.items():
+        yield "bars", label, "", _boxes(patches, *in_data)
     for image in ax.images:
         yield from _image(image)
 
@@ -149,7 +156,7 @@ def _line(ax: Any, line: Any) -> Iterator[Mark]:
     in_data = line.get_transform().contains_branch_seperately(ax.transData)
     if any(in_data):
         values = zip("xy", line.get_data(orig=False), in_data, strict=True)
-        columns = {name: np.asarray(value, float) for name, value, is_data in values if is_data}
+        columns = {name: _plain(value) for name, value, is_data in values if is_data}
         if not all(in_data):
             columns = {name: value[:1] for name, value in columns.items()}
         yield kind, line.get_label(), "", columns
@@ -158,7 +165,7 @@ def _line(ax: Any, line: Any) -> Iterator[Mark]:
 def _collection(ax: Any, found: Any) -> Iterator[Mark]:
     """Points, cells of a mesh, or the lines and outlines of a collection."""
     label, value = found.get_label(), found.get_array()
-    value = None if value is None else np.ma.asarray(value).filled(np.nan).ravel()
+    value = None if value is None else _plain(value).ravel()
     if hasattr(found, "get_coordinates"):
         corners = found.get_coordinates()
         centres = ((corners[:-1, :-1] + corners[1:, 1:]) / 2).reshape(-1, 2)
@@ -167,7 +174,7 @@ def _collection(ax: Any, found: Any) -> Iterator[Mark]:
             columns["value"] = value
         yield "cells", label, "", columns
         return
-    points = np.ma.asarray(found.get_offsets(), float).filled(np.nan)
+    points = _plain(found.get_offsets())
     if type(found).__name__.startswith("Path") or len(points) > 1:  # scattered, or hexagons
         columns = dict(zip("xy", points.T, strict=True))
         if hasattr(found, "_offsets3d"):
@@ -189,14 +196,13 @@ def _is_bar(patch: Any) -> bool:
     return hasattr(patch, "get_width") and hasattr(patch, "get_xy") and hasattr(patch, "get_y")
 
 
-def _boxes(ax: Any, bars: list) -> dict[str, np.ndarray]:
+def _boxes(bars: list, x_in_data: bool, y_in_data: bool) -> dict[str, np.ndarray]:
     """Both corners of bars; of a band across the whole panel, only where it begins and ends."""
     x, y = np.array([bar.get_xy() for bar in bars], float).T
     width = np.array([bar.get_width() for bar in bars], float)
     height = np.array([bar.get_height() for bar in bars], float)
-    in_data = bars[0].get_transform().contains_branch_seperately(ax.transData)
-    columns = {"x": x, "x2": x + width} if in_data[0] else {}
-    return columns | ({"y": y, "y2": y + height} if in_data[1] else {})
+    columns = {"x": x, "x2": x + width} if x_in_data else {}
+    return columns | ({"y": y, "y2": y + height} if y_in_data else {})
 
 
 def _patch(patch: Any) -> Iterator[Mark]:
@@ -211,7 +217,7 @@ def _patch(patch: Any) -> Iterator[Mark]:
 
 def _image(image: Any) -> Iterator[Mark]:
     """The cells of a map of numbers, each at its centre; a picture in colours has none."""
-    values = np.ma.asarray(image.get_array()).astype(float).filled(np.nan)
+    values = _plain(image.get_array())
     if values.ndim == 2:
         left, right, bottom, top = image.get_extent()
         rows, columns = values.shape
