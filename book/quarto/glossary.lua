@@ -88,7 +88,12 @@ end
 local function whole(element) return element, false end
 
 local function page(blocks, terms, target)
-  if select(2, terms_in(blocks)) > 0 then return blocks end -- the glossary itself
+  if select(2, terms_in(blocks)) > 0 then -- the glossary itself
+    return blocks:walk({ Span = function(span)
+      span.attributes.also = nil
+      return span
+    end })
+  end
   local used = {}
   return blocks:walk({
     traverse = "topdown",

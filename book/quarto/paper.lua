@@ -27,6 +27,12 @@ return { {
   Div = function(div)
     if div.classes:includes("cell") then return without_code(div) end
   end,
+  Link = function(link) -- as dark as the text: every page has many
+    if not link.classes:includes("term") then return nil end
+    link.content:insert(1, pandoc.RawInline("typst", "#text(fill: black)["))
+    link.content:insert(pandoc.RawInline("typst", "]"))
+    return link
+  end,
   Str = function(str) return pandoc.Str(with_letters(str.text)) end,
   Code = function(code)
     code.text = with_letters(code.text)

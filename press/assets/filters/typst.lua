@@ -151,6 +151,12 @@ local function shapes(page)
         return { raw_inline(before), span.content[1], raw_inline(label .. "]") }, false
       end
     end,
+    Link = function(link) -- as dark as the text: every page has many
+      if not link.classes:includes("term") then return nil end
+      link.content:insert(1, raw_inline("#text(fill: black)["))
+      link.content:insert(raw_inline("]"))
+      return link, false
+    end,
     Image = function(image) return picture(image, folder), false end,
   }
 end
