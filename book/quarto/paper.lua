@@ -14,11 +14,15 @@ local function without_code(cell)
   end })
 end
 
--- No font of the book reaches beyond the second plane: such a character is printed as its code point.
+-- A character that no font of the book has is printed as its code point: all beyond the second plane,
+-- and what a page writes of the others.
+local NONE = { [0x6140] = true }
+
 local function with_letters(text)
   local result = {}
   for _, code in utf8.codes(text) do
-    table.insert(result, code < 0x20000 and utf8.char(code) or ("U+%04X"):format(code))
+    local has = code < 0x20000 and not NONE[code]
+    table.insert(result, has and utf8.char(code) or ("U+%04X"):format(code))
   end
   return table.concat(result)
 end
