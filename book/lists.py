@@ -71,19 +71,19 @@ def figures(source: str, notebooks: Notebooks) -> str:
 
 def tokens(source: str, notebooks: Notebooks) -> str:
     """A table of the tokens that tables name, by id, with the tables."""
-    named: dict[tuple[int, str], list[str]] = {}
+    named: dict[int, tuple[str, list[str]]] = {}
     for _, cells in _read(notebooks):
         for cell in cells:
             label = str(_options(cell).get("label") or "")
             for out in cell.get("outputs", []) if label.startswith("tbl-") else ():
                 text = "".join(out.get("data", {}).get("text/markdown", ""))
-                for key in _named_in(text):
-                    places = named.setdefault(key, [])
+                for id, token in _named_in(text):
+                    places = named.setdefault(id, (token, []))[1]
                     if label not in places:
                         places.append(label)
     rows = [
         f"| {id:,} | {token} | {', '.join('@' + label for label in places)} |"
-        for (id, token), places in sorted(named.items())
+        for id, (token, places) in sorted(named.items())
     ]
     table = ["| id | token | where |", "|---:|:---|:---|", *rows]
     return "\n".join([*table, "", f": {NAMED} {{#tbl-tokens-named}}"])
@@ -117,7 +117,7 @@ def _named_in(table: str) -> Iterator[tuple[int, str]]:
     if column is None or TOKEN not in heads:
         return
     for row in lines[2:]:
-        id, token = row[column].replace(",", ""), row[heads.index(TOKEN)].strip("“”")
+        id, token = row[column].replace(",", ""), row[heads.index(TOKEN)].strip("“” ")
         if id.isdigit() and token.strip("\ufffd –"):
             yield int(id), token
 
