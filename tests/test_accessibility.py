@@ -29,7 +29,12 @@ A_PAGE = 120  # seconds that one page may take on a busy machine
 BOOKS = {"built": paths.BOOK, "given": Path(os.environ.get("RENDERED_BOOK") or "none")}
 HERE = {name: folder for name, folder in BOOKS.items() if (folder / "index.html").is_file()}
 PART = slice(None)
-LOOKS = {"day": ("light", DESK), "night": ("dark", DESK), "phone": ("light", PHONE)}
+COLOURS = "color-contrast"
+LOOKS = {  # theme, width, what axe is told: colours by day and by night, all else on desk and phone
+    "day": ("light", DESK, {}),
+    "night": ("dark", DESK, {"runOnly": [COLOURS]}),
+    "phone": ("light", PHONE, {"rules": {COLOURS: {"enabled": False}}}),
+}
 
 # Shows one page after the other in a frame, lets axe look at it, and sends back what it finds.
 HARNESS = """<!DOCTYPE html><title>harness</title><link rel="icon" href="data:,">
@@ -52,7 +57,8 @@ async function look(url) {
   page.head.append(script);
   await event(script, "load");
   await rest(400); // observers, and transitions of colour
-  const { violations } = await frame.contentWindow.axe.run(page, { resultTypes: ["violations"] });
+  const options = { resultTypes: ["violations"], ...%(options)s };
+  const { violations } = await frame.contentWindow.axe.run(page, options);
   return violations.flatMap((rule) => rule.nodes.map((node) =>
     `${rule.id}: ${node.html.slice(0, 160)} (${node.any.map((why) => why.message).join("; ")})`));
 }
@@ -82,10 +88,11 @@ class WithAxe(Recorder):
 
 def amiss(chromium: str, book: Path, look: str, profile: Path) -> list[str]:  # noqa: F811
     """What axe finds on the pages of a book, a line each."""
-    theme, width = LOOKS[look]
+    theme, width, options = LOOKS[look]
     pages = sorted(book.rglob("*.html"))[PART]
     urls = [f"/{page.relative_to(book).as_posix()}" for page in pages]
-    page = HARNESS % {"urls": json.dumps(urls), "theme": theme, "width": width}
+    values = {"urls": json.dumps(urls), "theme": theme, "width": width}
+    page = HARNESS % (values | {"options": json.dumps(options)})
     found = []
     with ThreadingHTTPServer(("127.0.0.1", 0), WithAxe) as server:
         served = Served(f"http://127.0.0.1:{server.server_port}", chromium, profile)
