@@ -5,16 +5,20 @@ as Quarto's own would be, or {"error": a line for the reader}.
 """
 
 import json
+import os
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, TextIO
 
 import nbformat
+from nbformat import NotebookNode
 
-from book import reader, runner, schedule, warm_kernels
+from book import config, lists, reader, runner, schedule, warm_kernels
+from lib import figure_data, files, paths
 
 INJECTED = "injected-parameters"  # papermill's tag on the cell of given parameters
+PARAMETERS = "parameters"
 
 
 def serve(questions: TextIO, answers: TextIO) -> None:
@@ -35,7 +39,10 @@ def _answer(question: dict[str, Any]) -> dict[str, Any]:
 
 
 def notebook(file: Path, parameters: dict[str, Any]) -> str:
-    """The executed notebook of a chapter as JSON, cells' options where Quarto looks for them."""
+    """The executed notebook of a chapter as JSON, cells' options where Quarto looks for them.
+
+    The data of its figures are left where Quarto takes a page's files from.
+    """
     chapter = runner.open_chapter(file)
     if parameters:
         executed = runner.run(file, runner.check_parameters(parameters, chapter))
@@ -44,15 +51,36 @@ def notebook(file: Path, parameters: dict[str, Any]) -> str:
     found = nbformat.read(executed, as_version=4)
     front, body, first = reader.split_front_matter(chapter.text, file)
     blocks = iter([b for b in reader.split_blocks(body, file, first) if b.kind == "code"])
+    pages = [(page, runner.executed_path(page.name)) for page in config.load().pages]
+    cells = []
     for cell in found.cells:
-        tags = cell.metadata.get("tags", [])
+        tags, options = cell.metadata.get("tags", []), cell.metadata.get("quarto", {})
+        cells.append(cell)
         if cell.cell_type == "markdown":
-            cell.source += "\n\n"  # Quarto joins cells as they are
+            source = os.path.relpath(file, paths.ROOT)
+            cell.source = lists.filled(cell.source, source, pages) + "\n\n"  # joined as they are
         elif INJECTED not in tags:
             cell.source = next(blocks).source
+            if PARAMETERS in tags:  # not folded: the PDF leaves folded code out
+                cell.source = f"#| code-fold: false\n{cell.source}"
+            cells += _data(cell, str(options.get("label") or ""), file)
         cell.metadata = {"tags": tags}
+    found.cells = cells
     found.metadata.kernelspec = chapter.notebook.metadata.kernelspec
     head = "".join(chapter.text.splitlines(keepends=True)[: first - 1]) if front else ""
     if head:
         found.cells.insert(0, nbformat.v4.new_raw_cell(head.strip() + "\n\n"))
     return nbformat.writes(found)
+
+
+def _data(cell: NotebookNode, label: str, file: Path) -> list[NotebookNode]:
+    """Write the data of a cell's figures into the files of its page; what links to them."""
+    folder = file.with_name(f"{file.stem}_files")
+    tables = figure_data.files_of(label, cell.outputs) if label.startswith("fig-") else {}
+    for name, table in tables.items():
+        files.write_atomically(folder / name, lambda path, table=table: path.write_bytes(table))
+    for output in cell.outputs:
+        output.get("data", {}).pop(figure_data.MIME, None)
+    links = figure_data.links(tables, folder.name)
+    text = f"::: {{.figure-data}}\n{links}\n:::\n\n"
+    return [nbformat.v4.new_markdown_cell(text, metadata={"tags": []})] if links else []

@@ -10,7 +10,7 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 from matplotlib import font_manager
 
-from lib import files, paths, show
+from lib import figure_data, files, paths, show
 
 DPI = 200
 PALETTE = {  # Okabe and Ito (2008): distinguishable with any common colour vision
@@ -29,8 +29,11 @@ PAPER, SKY = "#fffdf8", "#000000"
 
 
 def use_house_style(colormap: str = "inferno") -> None:
-    """Set matplotlib's defaults for the running chapter, and how its text shows numbers."""
+    """Set matplotlib's defaults for the running chapter, how its text shows numbers, and that the
+    data of its figures are kept.
+    """
     show.in_text()
+    figure_data.in_kernel()
     for font in sorted((paths.DATA / "fonts").glob("*.[ot]tf")):
         font_manager.fontManager.addfont(files.checked(font))
     families = _scripts_fonts()

@@ -15,13 +15,13 @@ fails leaves the old book as it was.
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from book import config
+from book import config, lists
 from book.config import Book, Page
 from lib import paths
 from press import pandoc, pdf, site, weave
@@ -86,7 +86,7 @@ def _make(
     """Everything that `formats` ask for, in the empty folder `staging`."""
     bibliography = root / book.bibliography
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        leaves = list(pool.map(lambda pair: leaf(*pair, staging, root), notebooks))
+        leaves = list(pool.map(lambda pair: leaf(*pair, staging, root, notebooks), notebooks))
         divs = [pandoc.page_div(one.blocks, attributes(one.page)) for one in leaves]
 
         def shaped(name: str) -> dict[str, Any]:
@@ -102,18 +102,28 @@ def _make(
             printed.result()
 
 
-def leaf(page: Page, notebook: Path, staging: Path, root: Path) -> Leaf:
-    """Weave and read one page; its pictures go into `staging`, where the page will lie."""
+def leaf(
+    page: Page,
+    notebook: Path,
+    staging: Path,
+    root: Path,
+    notebooks: Sequence[tuple[Page, Path]] = (),
+) -> Leaf:
+    """Weave and read one page; its pictures go into `staging`, where the page will lie.
+
+    `notebooks` are those of the whole book, for the lists that the page asks for.
+    """
     folder = f"{PurePosixPath(page.source).stem}_files"
     try:
         woven = weave.weave(Path(notebook), folder)
-    except weave.WeaveError as error:
+        markdown = lists.filled(woven.markdown, page.source, notebooks)
+    except (weave.WeaveError, lists.ListError) as error:
         raise PressError(str(error)) from error
     here = staging / PurePosixPath(page.source).parent
     (here / folder if woven.files else here).mkdir(parents=True, exist_ok=True)
     for name, content in woven.files.items():
         (here / folder / name).write_bytes(content)
-    blocks = pandoc.read(woven.markdown, page.source)
+    blocks = pandoc.read(markdown, page.source)
     for target in pandoc.images(blocks):
         _bring(target, page, here, staging, root)
     return Leaf(page, Path(notebook), blocks, woven.book)

@@ -19,6 +19,7 @@ from lib import paths
 ASSETS = Path(__file__).resolve().parent / "assets"
 FILTERS = ASSETS / "filters"
 STATEMENTS = paths.ROOT / "book" / "quarto" / "statements.lua"  # the same in both editions
+GLOSSARY = STATEMENTS.with_name("glossary.lua")
 READER = ("--from=markdown+table_attributes", "--columns=100000")  # no table gets fixed widths
 SPOILING = ("Could not convert TeX math", "Could not fetch resource", "Citeproc:", "not found")
 
@@ -80,7 +81,7 @@ def edition(pages: list[dict], name: str, bibliography: Path, lang: str) -> dict
         },
     )
     arguments = ["--from", "json", "--to", "json"]
-    arguments += ["--lua-filter", str(STATEMENTS)]
+    arguments += ["--lua-filter", str(STATEMENTS), "--lua-filter", str(GLOSSARY)]
     arguments += ["--lua-filter", str(FILTERS / "crossref.lua"), "--citeproc"]
     arguments += ["--lua-filter", str(FILTERS / f"{name}.lua")]
     shaped = json.loads(run(arguments, json.dumps(book), f"the book ({name})"))

@@ -13,6 +13,7 @@ from typing import Any
 import nbformat
 
 from book.config import Book, Page
+from lib import figure_data
 from press import pandoc, pdf
 from press.pandoc import ASSETS, PressError
 
@@ -70,8 +71,13 @@ def write(
 
 
 def _offer(executed: Path, target: Path) -> None:
-    """The executed notebook for download, without what papermill noted of its run."""
+    """The executed notebook for download, without what papermill noted of its run and without the
+    data of its figures, which have files of their own.
+    """
     notebook = nbformat.read(executed, as_version=4)
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            output.get("data", {}).pop(figure_data.MIME, None)
     for metadata in (notebook.metadata, *(cell.metadata for cell in notebook.cells)):
         for name in NOTED:
             metadata.pop(name, None)

@@ -17,7 +17,7 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 
-from lib import foreign, paths
+from lib import figure_data, foreign, paths
 
 PLOTLY = "application/vnd.plotly.v1+json"
 WIDGET = "application/vnd.jupyter.widget"
@@ -101,7 +101,11 @@ def _cell(cell: NotebookNode, name: str, folder: str, files: dict[str, bytes]) -
         return
     if label.startswith(("fig-", "tbl-")):
         caption = options.get("fig-cap" if label.startswith("fig-") else "tbl-cap") or ""
-        yield _div(f"#{label}", _layout(shown, options), " ".join(str(caption).split()))
+        caption = " ".join(str(caption).split())
+        tables = figure_data.files_of(label, cell.outputs) if label.startswith("fig-") else {}
+        files.update(tables)
+        caption = f"{caption} {figure_data.links(tables, folder)}".strip()
+        yield _div(f"#{label}", _layout(shown, options), caption)
     else:
         yield _div(".cell-display", _layout(shown, options))
 
@@ -143,7 +147,7 @@ def _display(
         figure = foreign.in_script({key: data[PLOTLY].get(key) for key in ("data", "layout")})
         alt = _attribute(options.get("fig-alt") or "").replace("<", "&lt;")
         html = (
-            f'<div class="plotly-figure" role="img" aria-label="{alt}">'
+            f'<div class="plotly-figure" role="group" aria-label="{alt}">'
             f'<script type="application/json">{figure}</script></div>'
         )
         still = picture or "*An interactive figure: see the pages of this book in a browser.*"

@@ -10,8 +10,10 @@ import pytest
 from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+from book import config
 from book.config import Book, Page
-from press import edition, pandoc, weave
+from lib import paths
+from press import edition, pandoc, pdf, weave
 from press.pandoc import PressError
 from tests import made_book
 
@@ -73,7 +75,7 @@ def test_captions_carry_numbers_by_chapter(pages):
         "Figure 1.1: Norms of all rows.",
         "Table 1.1: Some rows.",
         "Figure 1.2: Two panels.",
-        "Figure 2.1: Turn it.",
+        "Figure 2.1: Turn it. Data",
         "Figure 2.2: Still.",
         "Table A.1: A table of the text.",
     ]
@@ -213,6 +215,9 @@ def test_plotly_is_local_and_only_where_it_is_shown(book, pages):
         figure["data"][0]["name"] == "</script>" and figure["layout"]["title"]["text"] == "turn me"
     )
     assert pages[TWO].select_one("#fig-turn .plotly-figure")["aria-label"] == "Two points."
+    offered = pages[TWO].select_one("#fig-turn figcaption a.data")
+    table = (book / TWO).parent / offered["href"]
+    assert offered["download"] == "fig-turn.csv" and "</script>,,1,3" in table.read_text()
 
 
 def test_a_page_says_how_it_was_made(book, pages):
@@ -263,7 +268,52 @@ def test_pdf_numbers_only_what_it_shows(root):
     assert 'numbering: (..) => "A"' in source and '#part("Appendices")' in source
     assert 'set math.equation(numbering: (..) => "(1.1)")' in source and "<eq-norm>" in source
     assert 'alt: "A line that climbs, \\"steeply\\"."' in source
-    assert "secret()" not in source and "import numpy" in source
+    assert "secret()" not in source and "seed = 42" in source
+    assert "import numpy" not in source and "plot(row)" not in source  # folded on the pages
+
+
+def test_a_folded_callout_keeps_its_parameters_on_paper(tmp_path):
+    made = [
+        new_markdown_cell(TITLE + '::: {.callout-note collapse="true" title="Set-up"}'),
+        new_code_cell("steps = 3", metadata={"tags": ["parameters"]}),
+        new_code_cell("import numpy", metadata={"quarto": {"code-fold": False}}),
+        new_markdown_cell(":::"),
+        new_code_cell("spoken_of()", metadata={"quarto": {"code-fold": "show"}}),
+        new_code_cell("value()"),
+    ]
+    pairs, book = one_page(tmp_path, *made)
+    [[page, path]] = pairs
+    blocks = pandoc.read(weave.weave(path, "files").markdown, page.source)
+    div = pandoc.page_div(blocks, edition.attributes(page))
+    source = pandoc.typst(pandoc.edition([div], "typst", tmp_path / book.bibliography, book.lang))
+    assert "steps = 3" in source and "spoken_of()" in source
+    assert "import numpy" not in source and "value()" not in source
+
+
+def test_no_character_of_the_pdf_is_a_box(tmp_path, monkeypatch):
+    none, mark = "\U000f5678", "\U000f1234"  # for private use: no font has them
+    assert pdf.lacking(f"plain, кä龍กא {none}{mark}{none} and “more”") == {none, mark}
+    assert pdf.lacking("plain") == pdf.lacking("龍") == set()
+    pairs, book = one_page(tmp_path, new_markdown_cell(f"{TITLE}A {none} and `{mark}`."))
+    texts = []
+    monkeypatch.setattr(pdf.Path, "unlink", lambda self: texts.append(self.read_text()))
+    edition.press(pairs, tmp_path / "_book", ("pdf",), book=book, root=tmp_path)
+    assert "A U+F5678 and `U+F1234`" in texts[0] and not pdf.lacking(texts[0])
+
+
+def test_the_book_has_a_letter_for_every_character_of_its_pages():
+    here = [f for page in config.load().pages for f in paths.EXECUTED.glob(f"*/{page.name}.ipynb")]
+    seen = set()
+    for file in here:
+        for cell in json.loads(file.read_text(encoding="utf-8"))["cells"]:
+            seen.update("".join(cell["source"]))
+            for out in cell.get("outputs", []):
+                shown = out.get("data", {})
+                seen.update("".join(shown.get("text/markdown", "")), "".join(out.get("text", "")))
+    by_quarto = (paths.ROOT / "book" / "quarto" / "paper.lua").read_text(encoding="utf-8")
+    replaced = {int(code, 16) for code in re.findall(r"\[(0x[0-9a-f]+)\] = true", by_quarto)}
+    missing = {ord(sign) for sign in pdf.lacking("".join(seen))}
+    assert not {f"U+{code:04X}" for code in missing - replaced if code < 0x20000}
 
 
 # ---------------------------------------------------------------- what goes wrong

@@ -68,8 +68,12 @@ class Page:
 
     @property
     def is_chapter(self) -> bool:
-        """Whether it lies under chapters/ and is no appendix: these have the common shape."""
-        return self.file.startswith("chapters/") and not self.appendix
+        """Whether it tells a story: under chapters/, no appendix, nothing to look things up in.
+
+        These have the common shape.
+        """
+        told = self.file.startswith("chapters/") and not self.file.startswith("chapters/reference/")
+        return told and not self.appendix
 
     @property
     def kind(self) -> str:

@@ -160,6 +160,15 @@ if (navigator.clipboard) {
   }
 }
 
+// ---- what is wider than the column can be scrolled by keyboard, too
+const reach = new ResizeObserver((seen) => {
+  for (const { target } of seen) {
+    if (target.scrollWidth > target.clientWidth) target.tabIndex = 0;
+    else target.removeAttribute("tabindex");
+  }
+});
+for (const wide of document.querySelectorAll("pre, .display-math")) reach.observe(wide);
+
 // ---- where the reader is, in the page's own contents
 const entries = new Map();
 for (const link of document.querySelectorAll(".page-toc a[href^='#']")) {

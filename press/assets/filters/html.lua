@@ -56,10 +56,12 @@ local function display(math)
   return pandoc.Span({ math }, pandoc.Attr("", { "display-math" }))
 end
 
+-- A group, not a region: a page of tables would have as many landmarks, all of one name.
 local function scrolling(table_)
-  local scroll = pandoc.Attr("", { "table-scroll" }, -- pairs: a table of names has no order
-    { { "role", "region" }, { "aria-label", "Table" }, { "tabindex", "0" } })
   local caption, identifier = table_.caption, table_.identifier
+  local label = pandoc.utils.stringify(caption.long):match("^Table[^:]*") or "Table"
+  local scroll = pandoc.Attr("", { "table-scroll" }, -- pairs: a table of names has no order
+    { { "role", "group" }, { "aria-label", label }, { "tabindex", "0" } })
   if #caption.long == 0 then return pandoc.Div({ table_ }, scroll) end
   table_.caption, table_.identifier = { long = {} }, ""
   local attr = pandoc.Attr(identifier, { "table-figure" })

@@ -108,12 +108,22 @@ local function picture(image, folder)
     quoted(source), width, alt ~= "" and quoted(alt) or "none"))
 end
 
+-- What is folded away on the pages keeps its parameters, and no other code.
+local function without_setup(div)
+  return div:walk { Div = function(inner)
+    if inner.classes:includes("cell-code") and not inner.classes:includes("parameters") then
+      return {}
+    end
+  end }
+end
+
 local function shapes(page)
   local folder = pandoc.path.directory(page.attributes.source)
   return {
     traverse = "topdown",
     Div = function(div)
       if div.classes:includes("cell-code") then
+        if div.attributes.fold == "true" then return {} end -- on paper nothing can be unfolded
         local title = div.classes:includes("parameters") and quoted(div.attributes.summary) or "none"
         return wrapped(("#code-cell(title: %s)["):format(title), div.content, "]")
       elseif div.classes:includes("cell-output") then
@@ -124,6 +134,7 @@ local function shapes(page)
       for _, class in ipairs(div.classes) do
         local kind = class:match("^callout%-(%a+)$")
         if kind then
+          if div.attributes.collapse == "true" then div = without_setup(div) end
           local title = div.attributes.title or kind:sub(1, 1):upper() .. kind:sub(2)
           local before = ("#callout(%s, %s)["):format(quoted(kind), quoted(title))
           return wrapped(before, div.content, "]")
@@ -139,6 +150,12 @@ local function shapes(page)
         local label = span.identifier ~= "" and (" <" .. span.identifier .. ">") or ""
         return { raw_inline(before), span.content[1], raw_inline(label .. "]") }, false
       end
+    end,
+    Link = function(link) -- as dark as the text: every page has many
+      if not link.classes:includes("term") then return nil end
+      link.content:insert(1, raw_inline("#text(fill: black)["))
+      link.content:insert(raw_inline("]"))
+      return link, false
     end,
     Image = function(image) return picture(image, folder), false end,
   }
