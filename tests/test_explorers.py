@@ -383,7 +383,7 @@ def test_every_frame_of_the_film_arrives_bit_for_bit(look):
     assert np.array_equal(np.array(seen["frames"]), frames)
     for t in range(13):
         for row in range(5):
-            wanted = "live" if row > 2 else "frozen" if t and t >= data["last"][row] else "moving"
+            wanted = "live" if row > 2 else "frozen" if t > data["last"][row] else "moving"
             if wanted == "moving" and t and still[t - 1, row]:
                 wanted = "still"
             assert seen["kinds"][t][row] == wanted
