@@ -30,7 +30,7 @@ async function load() {
 const pattern = (row, d, t) => places[(row * 2 + d) * frames + t];
 const place = (row, t) => [value(pattern(row, 0, t)), value(pattern(row, 1, t))];
 const isStill = (row, t) => t > 0 && Boolean(still[((t - 1) * dead + row) >> 3] >> (7 - (((t - 1) * dead + row) & 7)) & 1);
-const kind = (row, t) => (row >= dead ? "live" : t > 0 && t >= last[row] ? "frozen" : isStill(row, t) ? "still" : "moving");
+const kind = (row, t) => (row >= dead ? "live" : t > last[row] ? "frozen" : isStill(row, t) ? "still" : "moving");
 
 // ---- the picture
 const canvas = make("canvas", { role: "img" });

@@ -1,4 +1,4 @@
-"""The explorers in a real browser, from a file: their arithmetic is Python's, and keys move them."""
+"""The explorers in a browser, from a file: their arithmetic is Python's, and keys move them."""
 
 import json
 import subprocess
@@ -20,8 +20,22 @@ pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("press")]
 HARNESS = """<!DOCTYPE html><html lang="en"><meta charset="utf-8"><title>explorer</title>
 <body>%(element)s<pre id="seen"></pre><script>
 const pause = (ms) => new Promise((go) => setTimeout(go, ms));
-const press = (node, key) => node.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
-const enter = (node, value) => { node.value = value; for (const kind of ["input", "change"]) node.dispatchEvent(new Event(kind)); };
+const press = (node, key) =>
+  node.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
+const tell = (node, kind) => node.dispatchEvent(new Event(kind));
+const enter = (node, value) => { node.value = value; tell(node, "input"); tell(node, "change"); };
+// the output's words, once they are settled; a pointer at shares of a picture's width and height
+const said = async () => {
+  await pause(500);
+  return document.querySelector("output").textContent;
+};
+const point = (node, kind, x, y = 0) => {
+  const { left, top, width, height } = node.getBoundingClientRect();
+  node.setPointerCapture = () => {};
+  node.hasPointerCapture = () => true;
+  node.dispatchEvent(new PointerEvent(kind,
+    { pointerId: 1, clientX: left + x * width, clientY: top + y * height, bubbles: true }));
+};
 const wrong = [];
 addEventListener("error", (event) => wrong.push(event.message));
 addEventListener("unhandledrejection", (event) => wrong.push(String(event.reason)));
@@ -100,7 +114,8 @@ def test_bits_are_pythons_on_every_pattern(look):
         const from = (w) => { word[0] = w; return float[0]; };
         return {
           ordinal: all.map(lattice.ordinal),
-          up: all.map((u) => lattice.neighbour(u, 1)), down: all.map((u) => lattice.neighbour(u, -1)),
+          up: all.map((u) => lattice.neighbour(u, 1)),
+          down: all.map((u) => lattice.neighbour(u, -1)),
           value: all.map((u) => Number.isNaN(lattice.value(u)) ? null : bits(lattice.value(u))),
           ulp: all.map((u) => Number.isNaN(lattice.ulp(u)) ? null : bits(lattice.ulp(u))),
           nearest: given.words.map((w) => lattice.roundNearest(from(w))),
@@ -139,24 +154,17 @@ def test_a_number_is_dragged_over_the_edge_and_its_update_is_lost(look):
         "bits",
         BITS,
         """
-        const line = root.querySelector("svg"), said = root.querySelector("output");
-        await pause(400);
-        const before = said.textContent;
+        const line = root.querySelector("svg"), before = await said();
         press(line, "End");                       // to the power of two
         const edge = explorer.state.u;
         press(line, "PageUp");
-        await pause(400);
-        const after = said.textContent;
+        const after = await said();
         press(line, "Home"); press(line, "ArrowLeft");
         const below = explorer.state.u;
         find("Apply 100").click();
-        await pause(400);
-        const stuck = explorer.state.u, walked = said.textContent;
-        const box = line.getBoundingClientRect();
-        const at = (share) => ({ pointerId: 1, clientX: box.left + share * box.width, clientY: box.top, bubbles: true });
-        line.setPointerCapture = () => {}; line.hasPointerCapture = () => true;
-        line.dispatchEvent(new PointerEvent("pointerdown", at(0.5)));
-        line.dispatchEvent(new PointerEvent("pointermove", at(0.75)));
+        const walked = await said(), stuck = explorer.state.u;
+        point(line, "pointerdown", 0.5);
+        point(line, "pointermove", 0.75);
         const dragged = explorer.state.u;
         const sign = root.querySelector(".fields button");
         sign.click();
@@ -164,9 +172,9 @@ def test_a_number_is_dragged_over_the_edge_and_its_update_is_lost(look):
         enter(root.querySelector("input"), "0.37");
         const typed = explorer.state.u;
         enter(root.querySelector("input"), "cheese");
-        await pause(400);
+        const refused = await said();
         return { before, edge, after, below, stuck, walked, dragged, flipped, pressed, typed,
-          refused: said.textContent, now: Number(line.getAttribute("aria-valuenow")) };
+          refused, now: Number(line.getAttribute("aria-valuenow")) };
         """,
     )
     edge = int(lattice.round_nearest(np.float32(2.0**-6)))
@@ -181,7 +189,8 @@ def test_a_number_is_dragged_over_the_edge_and_its_update_is_lost(look):
 
 # ---------------------------------------------------------------- clock
 def clock_data():
-    stage = dict(peak=1e-3, decay=0.1, end=1e-4, warmup=20, warmup_from=1e-5, horizon=0, steps=1000)
+    stage = {"peak": 1e-3, "decay": 0.1, "end": 1e-4, "warmup": 20, "warmup_from": 1e-5}
+    stage |= {"horizon": 0, "steps": 1000}
     shapes = [{**stage, "shape": shape} for shape in clock.Shape]
     recipes = [[shape] for shape in shapes] + [
         [shapes[2], {**stage, "shape": "linear", "horizon": 1500, "warmup": 0}],
@@ -225,16 +234,12 @@ def test_a_schedule_is_drawn_by_keys_and_by_hand(look):
         clock_data(),
         """
         const line = root.querySelector("svg[role=slider]"), select = root.querySelector("select");
-        const said = async () => { await pause(400); return root.querySelector("output").textContent; };
         const totals = [explorer.state.result.total], began = await said();
         press(line, "End"); press(line, "PageUp");
         totals.push(explorer.state.result.total);
         const drawn = select.value, here = line.getAttribute("aria-valuetext");
-        line.setPointerCapture = () => {}; line.hasPointerCapture = () => true;
-        const box = line.getBoundingClientRect();
-        const at = (x, y) => ({ pointerId: 1, clientX: box.left + x * box.width, clientY: box.top + y * box.height, bubbles: true });
-        line.dispatchEvent(new PointerEvent("pointerdown", at(0, 0)));
-        line.dispatchEvent(new PointerEvent("pointermove", at(1, 0)));
+        point(line, "pointerdown", 0);
+        point(line, "pointermove", 1);
         totals.push(explorer.state.result.total);
         enter(root.querySelectorAll("input")[1], "0");
         totals.push(explorer.state.result.total);
@@ -291,9 +296,8 @@ def test_the_snowballs_cells_are_pythons(look):
                 assert one["leave"] == pytest.approx(1 - wanted.peak[k], abs=2e-15, rel=1e-12)
                 cells = wanted.probability[k][: len(one["probability"])]
                 np.testing.assert_allclose(one["probability"], cells, rtol=1e-9, atol=1e-15)
-            assert [one["leave"] for one in table] == sorted(
-                (t["leave"] for t in table), reverse=True
-            )
+            leave = [one["leave"] for one in table]
+            assert leave == sorted(leave, reverse=True)
 
 
 def test_the_snowballs_are_pythons_within_sampling_error(look):
@@ -331,7 +335,6 @@ def test_snowballs_are_drawn_by_hand(look):
         "snowball",
         snowball_data(),
         """
-        const said = async () => { await pause(500); return root.querySelector("output").textContent; };
         const first = await said();
         find("Draw another").click();
         const two = explorer.state.counts.length;
@@ -372,14 +375,15 @@ def test_every_frame_of_the_film_arrives_bit_for_bit(look):
         data,
         """
         const rows = [0, 1, 2, 3, 4], steps = [...Array(13).keys()];
-        return { frames: steps.map((t) => rows.map((row) => [0, 1].map((d) => explorer.pattern(row, d, t)))),
-          kinds: steps.map((t) => rows.map((row) => explorer.kind(row, t))) };
+        const of = (what) => steps.map((t) => rows.map((row) => what(row, t)));
+        return { frames: of((row, t) => [0, 1].map((d) => explorer.pattern(row, d, t))),
+          kinds: of(explorer.kind) };
         """,
     )
     assert np.array_equal(np.array(seen["frames"]), frames)
     for t in range(13):
         for row in range(5):
-            wanted = "live" if row > 2 else "frozen" if t and t >= data["last"][row] else "moving"
+            wanted = "live" if row > 2 else "frozen" if t > data["last"][row] else "moving"
             if wanted == "moving" and t and still[t - 1, row]:
                 wanted = "still"
             assert seen["kinds"][t][row] == wanted
@@ -390,13 +394,13 @@ def test_the_film_is_stepped_and_followed(look):
         "life",
         life_data()[0],
         """
-        const said = async () => { await pause(400); return root.querySelector("output").textContent; };
         const first = await said(), [step, zoom] = root.querySelectorAll("input[type=range]");
         enter(step, "9"); enter(zoom, "3");
         const select = root.querySelector("select");
         select.value = "1"; select.dispatchEvent(new Event("change"));
-        return { first, last: await said(), label: root.querySelector("canvas").getAttribute("aria-label"),
-          high: root.querySelector("canvas").clientHeight, option: select.selectedOptions[0].textContent };
+        const last = await said(), canvas = root.querySelector("canvas");
+        return { first, last, label: canvas.getAttribute("aria-label"), high: canvas.clientHeight,
+          option: select.selectedOptions[0].textContent };
         """,
     )
     assert "Before the first step" in seen["first"] and "After step 9 of 12" in seen["last"]
@@ -421,8 +425,8 @@ def some_texts(words: vocabulary.Vocabulary, count: int) -> list[str]:
               (0x900, 0xDFF), (0xE00, 0xF00), (0x1100, 0x1200), (0x1E00, 0x2400), (0x3040, 0x3100),
               (0x4E00, 0xA000), (0xAC00, 0xD7A4), (0xF900, 0xFB00), (0x1F300, 0x1F700),
               (0x20000, 0x2A6E0)]  # fmt: skip
-    joints = ["", " ", "  ", "\n", "\r\n\n", "\t", "'s", "'LL", "'ſ", "123", "٣", "\u200d", "\ufeff",
-              "\u00a0", "\u3000", "\x85", "\u1680", "…", "!?", "�", "<|im_end|>", "<think>"]  # fmt: skip
+    joints = ["", " ", "  ", "\n", "\r\n\n", "\t", "'s", "'LL", "'ſ", "123", "٣", "…", "!?", "�"]
+    joints += ["\u200d", "\ufeff", "\u00a0", "\u3000", "\x85", "\u1680", "<|im_end|>", "<think>"]
     texts = []
     for _ in range(count):
         parts = []
@@ -462,9 +466,8 @@ def test_the_page_encodes_as_the_tokenizers_library_does(look):
     different = [t for t, a, b in zip(texts, seen["encoded"], wanted, strict=True) if a != b]
     assert different == []
     found, matrix = reachability.records("qwen3"), specimens.open("qwen2.5-coder-0.5b")
-    for record, (own, norm, reach, script, dead) in zip(
-        found[: len(words.tokens) : 50], seen["some"], strict=True
-    ):
+    for record, told in zip(found[: len(words.tokens) : 50], seen["some"], strict=True):
+        own, norm, reach, script, dead = told
         assert own == ",".join(map(str, record.bytes))
         assert abs(norm * explorers.UNIT - matrix.norms[record.id]) <= explorers.UNIT
         assert data["classes"][reach] == str(record.reach) and dead == record.reach.dead
@@ -477,7 +480,6 @@ def test_a_token_is_searched_chosen_and_linked_to(look):
         "tokens",
         token_data(),
         """
-        const said = async () => { await pause(500); return root.querySelector("output").textContent; };
         const text = root.querySelector("textarea");
         enter(text, "<img src=x onerror=alert(1)> ที่");
         const counted = await said(), images = root.querySelectorAll("img").length;
@@ -494,7 +496,7 @@ def test_a_token_is_searched_chosen_and_linked_to(look):
         const phantom = root.querySelector(".card").textContent;
         location.hash = "#token-1e9";
         await pause(300);
-        return { counted, images, thai, first, card, chosen, phantom, id: explorer.state.id, hash: location.hash };
+        return { counted, images, thai, first, card, chosen, phantom, id: explorer.state.id };
         """,
     )
     assert "words" in seen["counted"] and seen["images"] == 0
@@ -523,14 +525,17 @@ def test_every_control_has_a_name_and_fits_a_phone(look, name):
         """
         document.body.style.cssText = "margin: 0; width: 390px";
         await pause(500);
-        const spoken = (node) => node.getAttribute("aria-label") || node.labels?.[0]?.textContent.trim() || node.textContent.trim();
-        const controls = [...root.querySelectorAll("input, select, textarea, button, [role=slider], [tabindex='0']")];
-        const pictures = [...root.querySelectorAll("[role=img]")];
-        const wide = [...root.querySelectorAll("*")].filter((node) => !node.closest(".hits, .words, .trace")
-          && !node.closest("svg *") && node.getBoundingClientRect().right > 391);
-        return { controls: controls.length, bare: [...controls, ...pictures].filter((node) => !spoken(node)).map((node) => node.outerHTML.slice(0, 200)),
-          wide: wide.map((node) => node.outerHTML.slice(0, 200)), live: root.querySelectorAll("output[aria-live=polite]").length,
-          named: root.getAttribute("aria-label") };
+        const all = (selector) => [...root.querySelectorAll(selector)];
+        const start = (nodes) => nodes.map((node) => node.outerHTML.slice(0, 200));
+        const spoken = (node) => node.getAttribute("aria-label") ||
+          (node.labels?.[0] ?? node).textContent.trim();
+        const controls = all("input, select, textarea, button, [role=slider], [tabindex='0']");
+        const wide = all(":not(.hits *, .words *, .trace *, svg *)")
+          .filter((node) => node.getBoundingClientRect().right > 391);
+        return { controls: controls.length, wide: start(wide),
+          named: root.getAttribute("aria-label"),
+          bare: start([...controls, ...all("[role=img]")].filter((node) => !spoken(node))),
+          live: all("output[aria-live=polite]").length };
         """,
     )
     assert seen["controls"] > 4 and seen["live"] == 1 and seen["named"]

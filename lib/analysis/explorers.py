@@ -64,7 +64,7 @@ def film(frames: np.ndarray) -> str:
 # ---------------------------------------------------------------- the explorer of tokens
 BYTES = 256  # tokens of a single byte, which come first
 DEGREES = 2  # of the sky in one step of the packed places
-UNIT = 1e-4  # of a packed norm
+UNIT = 1e-3  # of a packed norm
 TOLD = (Reach.COMPLETED, Reach.INCOMPLETE, Reach.UNBUILT, Reach.UNDECIDED)  # by Python alone
 
 
