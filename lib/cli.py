@@ -8,18 +8,19 @@ import argparse
 import contextlib
 import inspect
 import json
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lib import artifacts, files, foreign, paths
-from lib.extraction import catalogue, corpus, fetching, specimens, tensor_files
+from lib.extraction import catalogue, corpus, fetching, specimens, store, tensor_files
 from lib.extraction.catalogue import SpecimenError, need
+from lib.extraction.editions import EditionError
 
 MOST_ROWS = 10_000_000  # of a matrix: some forty times the largest vocabulary
 FIRST_IDS = 10  # of each hole or component, in an answer
@@ -73,8 +74,7 @@ def add(verbs: argparse._SubParsersAction) -> None:
     parser.add_argument("--distribution", choices=DISTRIBUTIONS, default="gaussian")
     parser.add_argument("--seed", type=seeds, default=42, help="seed of all noise (%(default)s)")
 
-    parser = _verb(verbs, list_specimens, "specimens", parents=[as_json])
-    parser.add_argument("--verify", action="store_true", help="hash every fetched matrix again")
+    _verb(verbs, list_specimens, "specimens", parents=[as_json])
 
     parser = _verb(verbs, fetch)
     help = f"of `python -m lib specimens`; or a corpus: {', '.join(corpus.SLICES)}"
@@ -322,17 +322,16 @@ def _listed(groups: Sequence[np.ndarray], seconds: float) -> Iterator[str]:
     yield f"{seconds:.2f} s"
 
 
-def list_specimens(args: argparse.Namespace) -> int:
+def list_specimens(args: argparse.Namespace) -> None:
     """List the specimens and what of them is here.
 
     List the catalogue: whole matrices, extracts, and what can be fetched.
 
     With --json: a list of objects with id, model, rows, dim, dtype, tokenizer, licence, gated, here
-    (whole | extract | made | trained | no), note. What this book trains has the rows and width of
-    the scale in force.
+    (whole | unproven | damaged | extract | made | trained | no), note. A whole matrix is unproven
+    where the catalogue names no digest of it: it is what the first fetch saw. What this book trains
+    has the rows and width of the scale in force.
     """
-    if args.verify:
-        return _verify_fetched()
     fields = ("id", "model", "rows", "dim", "dtype", "tokenizer", "licence", "gated")
     rows = [
         {name: getattr(d, name) for name in fields} | {"here": specimens.here(d), "note": d.note}
@@ -351,18 +350,6 @@ def list_specimens(args: argparse.Namespace) -> int:
         "`python -m lib fetch ID` brings a whole matrix here; generators train the last ones.",
     ]
     _say(args, rows, *lines)
-    return 0
-
-
-def _verify_fetched() -> int:
-    damaged = 0
-    for path in sorted(paths.FETCHED.rglob("*.safetensors")):
-        try:
-            print(f"ok       {path.name}  sha256 {fetching.verify(path)}")
-        except SpecimenError as error:
-            damaged += 1
-            print(f"DAMAGED  {error}", file=sys.stderr)
-    return 1 if damaged else 0
 
 
 def fetch(args: argparse.Namespace) -> None:
@@ -385,7 +372,12 @@ def fetch(args: argparse.Namespace) -> None:
         record = tensor_files.origin_of(path)
         size = f"{path.stat().st_size / 1e6:,.1f} MB"
     print(f"{path}: {size} from {record['source']}")
-    print(f"sha256 {record['sha256']}")
+    print(f"sha256 {record['sha256']}{_unproven(record['sha256'])}")
+
+
+def _unproven(sha256: str) -> str:
+    """What is said after a digest that nobody publishes."""
+    return "" if store.is_proven(sha256) else " (unproven: no digest of it is published)"
 
 
 def cut(args: argparse.Namespace) -> None:
@@ -501,19 +493,42 @@ def sweep(args: argparse.Namespace) -> int:
 
 
 def verify(args: argparse.Namespace) -> int:
-    """Check every artefact against its digest.
+    """Check every artefact, and all that was fetched, against its digest.
 
-    Read every artefact under data/artifacts and check its digest. Exit status 1 if any is damaged.
+    Read every artefact under data/artifacts, every fetched matrix and every fetched slice of a
+    corpus, and check its digest. Exit status 1 if any is damaged. A fetched matrix is unproven
+    where nobody publishes a digest: it is held to what the first fetch saw.
     """
-    damaged = 0
-    for path in artifacts.every():
+    damaged, checks = 0, _checks()
+    for path, name, check in checks:
         try:
-            seconds = artifacts.opened(path).seconds
-            print(f"ok       {path.relative_to(paths.ARTIFACTS)}  {seconds:.1f} s")
-        except artifacts.ArtifactError as error:
+            print(f"ok       {name}  {check()}")
+        except (artifacts.ArtifactError, SpecimenError, EditionError) as error:
             damaged += 1
-            print(f"DAMAGED  {error}")
+            print(f"DAMAGED  {foreign.visible(str(error))}")
             if args.remove:
                 path.unlink()
-    print(f"{len(artifacts.every())} artefacts, {damaged} damaged")
+    print(f"{len(checks)} files, {damaged} damaged")
     return 1 if damaged else 0
+
+
+def _checks() -> list[tuple[Path, str, Callable[[], str]]]:
+    """Of each file that has a digest: path, name, and what checks it and says what it found."""
+
+    def artefact(path: Path) -> str:
+        return f"{artifacts.opened(path).seconds:.1f} s"
+
+    def matrix(path: Path) -> str:
+        sha256 = store.verify(path)
+        return f"sha256 {sha256}{_unproven(sha256)}"
+
+    def text(path: Path) -> str:
+        return f"{len(corpus.text(path.name.removesuffix('.txt.xz'))):,} characters"
+
+    matrices = sorted(paths.FETCHED.rglob("*.safetensors"))
+    slices = [file for name in corpus.SLICES if (file := corpus.slice_file(name)).exists()]
+    return [
+        *((p, p.relative_to(paths.ARTIFACTS), partial(artefact, p)) for p in artifacts.every()),
+        *((p, p.relative_to(paths.FETCHED), partial(matrix, p)) for p in matrices),
+        *((p, p.name, partial(text, p)) for p in slices),
+    ]

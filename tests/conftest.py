@@ -1,5 +1,6 @@
 """One thread for torch in every test: sums, and so bits, depend on how many there are."""
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,22 @@ from lib.training.films import Film
 from tests import small, small_project
 
 torch.set_num_threads(1)
+COUNTED = "faults"  # among a test's properties: (what was tried, how often)
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """One line for each class of faults that was tried, whichever processes tried them."""
+    counts: Counter[str] = Counter()
+    for report in terminalreporter.stats.get("passed", []):
+        counts.update({v[0]: v[1] for name, v in report.user_properties if name == COUNTED})
+    for what, count in sorted(counts.items()):
+        terminalreporter.write_line(f"faults: {count:,} {what}, all as they should end")
+
+
+@pytest.fixture
+def counted(record_property):
+    """`counted(what, how often)` for the summary."""
+    return lambda what, count: record_property(COUNTED, (what, count))
 
 
 @pytest.fixture(scope="session")

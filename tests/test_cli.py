@@ -93,7 +93,7 @@ def test_the_artefacts_are_verified_and_the_damaged_removed(tmp_path, monkeypatc
         artifacts.cached(CastRows(1, 1e-6, 1e-6, 3, 4, seeds), "x/y").path for seeds in (1, 2)
     )
     assert main(["verify"]) == 0
-    assert "2 artefacts, 0 damaged" in capsys.readouterr().out
+    assert "2 files, 0 damaged" in capsys.readouterr().out
     damaged.write_bytes(damaged.read_bytes()[:-1])
     assert main(["verify"]) == 1
     said = capsys.readouterr().out
