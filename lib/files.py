@@ -28,7 +28,7 @@ SUMS = paths.DATA / "SHA256SUMS"
 FETCHED = (paths.FETCHED, paths.SLICES)  # what lies below data/ and is not committed
 ABSENT = "absent"
 noted: dict[str, str] = {}  # what this process has read of data/: name below it -> its state
-TEMPORARY = re.compile(r"\..+-(\d+)(\.\w+)?")  # the names that write_atomically gives
+TEMPORARY = re.compile(r"\..+-\d+(\.\w+)?")  # the names that write_atomically gives
 OLD = 86_400.0  # seconds after which nobody writes to a temporary file any more
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the quota, the size of one file
 

@@ -53,6 +53,7 @@ def fetch(id: str, *, again: bool = False) -> Path:
     )
     description = catalogue.find(id)
     if fetched_file(id).exists() and not again:
+        store.opened(fetched_file(id))
         return fetched_file(id)
     reasons = []
     for source in description.sources:

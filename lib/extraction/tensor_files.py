@@ -176,9 +176,9 @@ def _meant(
     for name in candidates:
         if name in shapes:
             return name
-    said = (
-        f"has no tensor {short(tensor)!r}; there is" if tensor else "which tensor? append :NAME of"
-    )
+    said = "which tensor? append :NAME of"
+    if tensor:
+        said = f"has no tensor {short(tensor)!r}; there is"
     names = matrices or list(shapes)
     listed = ", ".join(repr(short(name)) for name in names[:MOST_NAMED]) or "none"
     more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""

@@ -93,8 +93,8 @@ class Film(loop.Observation):
         """Train `run` in `world` and write the film to `path`.
 
         What an earlier, killed call left in the folder `<path>.parts` is taken up if it belongs to
-        the same run, and a film at `path` is whole. Raises ConfigError for a name that cannot be filmed, files.FileError if the
-        disk has no room, loop.Stopped if a signal stopped it.
+        the same run, and a film at `path` is whole. Raises ConfigError for a name that cannot be
+        filmed, files.FileError if the disk has no room, loop.Stopped if a signal stopped it.
         """
         kept = dict.fromkeys([*self.streams, "loss"], world.vocab)
         kept |= dict.fromkeys(self.dead, len(world.dead))

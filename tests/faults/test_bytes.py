@@ -40,7 +40,7 @@ pytestmark = pytest.mark.slow
 
 
 def flipped(file: Path, count: int) -> Iterator[int]:
-    """Flip one bit of a file, `count` times; it is whole again in the end. Gives the byte's place."""
+    """Flip one bit of a file, `count` times, and mend it; gives the byte's place."""
     whole, rng = file.read_bytes(), random.Random(file.name)
     for _ in range(count):
         damaged, at = bytearray(whole), rng.randrange(len(whole))

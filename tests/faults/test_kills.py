@@ -146,8 +146,8 @@ def test_what_killed_processes_leave_is_removed_at_the_next_start(place, monkeyp
     folder.mkdir(parents=True)
     old = time.time() - files.OLD - 1
     ancient = time.time() - artifacts.ABANDONED - 1
-    kept = {"film-1.h5", "film-1.h5.lock", ".film-2-partial.h5.parts", "segment.h5", "film-2.h5.lock",
-            ".film-2-partial.begun", ".noise-77.safetensors"}  # fmt: skip
+    kept = {"film-1.h5", "film-1.h5.lock", ".film-2-partial.h5.parts", "segment.h5",
+            "film-2.h5.lock", ".film-2-partial.begun", ".noise-77.safetensors"}  # fmt: skip
     gone = {".noise-76.safetensors", ".01-norms-4711.ipynb", ".film-3-partial.begun",
             ".film-3-partial.h5.parts", ".film-3-partial.h5"}  # fmt: skip
     for name in kept | gone:

@@ -1,7 +1,7 @@
 """A hub that lies, cuts, shifts, stalls and changes: what arrives is right, or nothing does.
 
 What cannot be noticed, and is therefore not here: a server that alters a few bytes of a tensor once
-(HTTPS keeps others from it), where nobody publishes a digest. Where one is published, it is noticed.
+(HTTPS keeps others from it) where nobody publishes a digest. Where somebody does, it is noticed.
 """
 
 import hashlib
