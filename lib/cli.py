@@ -11,7 +11,6 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ import numpy as np
 from lib import artifacts, files, foreign, paths
 from lib.extraction import catalogue, corpus, fetching, specimens, store, tensor_files
 from lib.extraction.catalogue import SpecimenError, need
-from lib.extraction.editions import EditionError
 
 MOST_ROWS = 10_000_000  # of a matrix: some forty times the largest vocabulary
 FIRST_IDS = 10  # of each hole or component, in an answer
@@ -328,9 +326,9 @@ def list_specimens(args: argparse.Namespace) -> None:
     List the catalogue: whole matrices, extracts, and what can be fetched.
 
     With --json: a list of objects with id, model, rows, dim, dtype, tokenizer, licence, gated, here
-    (whole | unproven | damaged | extract | made | trained | no), note. A whole matrix is unproven
-    where the catalogue names no digest of it: it is what the first fetch saw. What this book trains
-    has the rows and width of the scale in force.
+    (whole | unproven | damaged | extract | made | trained | no), note. Unproven is a whole matrix
+    of which the catalogue names no digest. What this book trains has the rows and width of the
+    scale in force.
     """
     fields = ("id", "model", "rows", "dim", "dtype", "tokenizer", "licence", "gated")
     rows = [
@@ -372,12 +370,7 @@ def fetch(args: argparse.Namespace) -> None:
         record = tensor_files.origin_of(path)
         size = f"{path.stat().st_size / 1e6:,.1f} MB"
     print(f"{path}: {size} from {record['source']}")
-    print(f"sha256 {record['sha256']}{_unproven(record['sha256'])}")
-
-
-def _unproven(sha256: str) -> str:
-    """What is said after a digest that nobody publishes."""
-    return "" if store.is_proven(sha256) else " (unproven: no digest of it is published)"
+    print(store.said_of(record["sha256"]))
 
 
 def cut(args: argparse.Namespace) -> None:
@@ -495,15 +488,14 @@ def sweep(args: argparse.Namespace) -> int:
 def verify(args: argparse.Namespace) -> int:
     """Check every artefact, and all that was fetched, against its digest.
 
-    Read every artefact under data/artifacts, every fetched matrix and every fetched slice of a
-    corpus, and check its digest. Exit status 1 if any is damaged. A fetched matrix is unproven
-    where nobody publishes a digest: it is held to what the first fetch saw.
+    Read every artefact under data/artifacts, every fetched matrix and slice, and check its digest.
+    Exit status 1 if any is damaged. A matrix is unproven where nobody publishes a digest of it.
     """
-    damaged, checks = 0, _checks()
-    for path, name, check in checks:
+    damaged, checks = 0, list(_checks())
+    for path, check in checks:
         try:
-            print(f"ok       {name}  {check()}")
-        except (artifacts.ArtifactError, SpecimenError, EditionError) as error:
+            print(f"ok       {path.parent.name}/{path.name}  {check()}")
+        except (artifacts.ArtifactError, corpus.EditionError, SpecimenError) as error:
             damaged += 1
             print(f"DAMAGED  {foreign.visible(str(error))}")
             if args.remove:
@@ -512,23 +504,12 @@ def verify(args: argparse.Namespace) -> int:
     return 1 if damaged else 0
 
 
-def _checks() -> list[tuple[Path, str, Callable[[], str]]]:
-    """Of each file that has a digest: path, name, and what checks it and says what it found."""
-
-    def artefact(path: Path) -> str:
-        return f"{artifacts.opened(path).seconds:.1f} s"
-
-    def matrix(path: Path) -> str:
-        sha256 = store.verify(path)
-        return f"sha256 {sha256}{_unproven(sha256)}"
-
-    def text(path: Path) -> str:
-        return f"{len(corpus.text(path.name.removesuffix('.txt.xz'))):,} characters"
-
-    matrices = sorted(paths.FETCHED.rglob("*.safetensors"))
-    slices = [file for name in corpus.SLICES if (file := corpus.slice_file(name)).exists()]
-    return [
-        *((p, p.relative_to(paths.ARTIFACTS), partial(artefact, p)) for p in artifacts.every()),
-        *((p, p.relative_to(paths.FETCHED), partial(matrix, p)) for p in matrices),
-        *((p, p.name, partial(text, p)) for p in slices),
-    ]
+def _checks() -> Iterator[tuple[Path, Callable[[], str]]]:
+    """Each file that has a digest, with what checks it and says what it found."""
+    for path in artifacts.every():
+        yield path, lambda path=path: f"{artifacts.opened(path).seconds:.1f} s"
+    for path in sorted(paths.FETCHED.rglob("*.safetensors")):
+        yield path, lambda path=path: store.said_of(store.verify(path))
+    for path in filter(Path.exists, map(corpus.slice_file, corpus.SLICES)):
+        name = path.name.removesuffix(".txt.xz")
+        yield path, lambda name=name: f"{len(corpus.text(name)):,} characters"

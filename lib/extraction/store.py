@@ -221,6 +221,12 @@ def is_proven(sha256: str) -> bool:
     return sha256 in {description.sha256 for description in catalogue.CATALOGUE}
 
 
+def said_of(sha256: str) -> str:
+    """A digest in words, and whether anybody else has published it."""
+    known = "" if is_proven(sha256) else " (unproven: no digest of it is published)"
+    return f"sha256 {sha256}{known}"
+
+
 def _record(path: Path) -> tuple[dict[str, Any], int]:
     """What a fetched file says of itself, held to its seal, and where its bytes begin."""
     header, found = tensor_files.read_header(path), tensor_files.origin_of(path)
