@@ -161,6 +161,16 @@ def untouched(path: Path) -> float:
     return 0.0
 
 
+def reserve(path: Path, size: int) -> None:
+    """Hold a new file's bytes on the disk for a moment. Raises OSError if it has not so many.
+
+    For libraries that crash where a write is refused.
+    """
+    with path.open("wb") as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, max(1, size))
+
+
 def replace(temporary: Path, path: Path) -> None:
     """Rename a finished file to `path` once its bytes are on the disk.
 

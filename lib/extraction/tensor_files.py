@@ -148,12 +148,16 @@ def header_elsewhere(read: Callable[[int, int], bytes], size: int, where: str) -
     needed = 8 + int.from_bytes(first[:8], "little")
     if len(first) < needed <= min(size, LIMIT):
         first += read(len(first), needed)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "header.safetensors"
-        with path.open("wb") as file:
-            file.write(first[:needed])
-            file.truncate(size)
-        return read_header(path, where)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "header.safetensors"
+            with path.open("wb") as file:
+                file.write(first[:needed])
+                file.truncate(size)
+            return read_header(path, where)
+    except OSError as error:
+        why = f"no temporary file can be written ({error.strerror}); free some space, or set TMPDIR"
+        raise SpecimenError(f"{where}: {why}") from None
 
 
 def choose(header: Header, tensor: str | None, where: str) -> Entry:

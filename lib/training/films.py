@@ -15,6 +15,7 @@ becomes a small file in a folder beside the film, followed by a checkpoint. A ru
 goes on from the last checkpoint; at the end the segments are joined, unpacked nowhere.
 """
 
+import io
 import itertools
 import json
 import math
@@ -311,21 +312,29 @@ def create(file: h5py.File, stream: Stream, frames: int) -> h5py.Dataset:
 
 
 def write_segment(path: Path, streams: Sequence[Stream], frames: dict[str, np.ndarray]) -> None:
-    """One segment file: `frames` maps stream name -> (up to KEY, ...) plain frames."""
-    with h5py.File(path, "w", libver="latest") as file:
+    """One segment file: `frames` maps stream name -> (up to KEY, ...) plain frames.
+
+    Put together in memory: after a write that a full disk refused, the HDF5 library crashes.
+    """
+    whole = io.BytesIO()
+    with h5py.File(whole, "w", libver="latest") as file:
         file.attrs["key"] = KEY
         for stream in streams:
             plain = frames[stream.name]
             dataset = create(file, stream, len(plain))
             for place in dataset.iter_chunks():
                 dataset[place] = encode(plain[place]) if stream.delta else plain[place]
+    path.write_bytes(whole.getbuffer())
 
 
 def assemble(path: Path, streams: Sequence[Stream], segments: Sequence[Path], extras: dict) -> None:
     """Join segment files into one film at `path` without unpacking them.
 
-    `extras` maps names to arrays (kept as small datasets) or texts (kept as attributes).
+    `extras` maps names to arrays (kept as small datasets) or texts (kept as attributes). Raises
+    OSError if the disk has no room.
     """
+    parts = sum(file.stat().st_size for file in segments)
+    files.reserve(path, parts + sum(getattr(value, "nbytes", 0) for value in extras.values()))
     with h5py.File(path, "w", libver="latest") as file:
         for name, value in extras.items():
             if isinstance(value, str):

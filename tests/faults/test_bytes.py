@@ -114,6 +114,7 @@ def test_records_of_generators_and_verdicts(tmp_path, monkeypatch, counted):
     for name in ("ARTIFACTS", "MADE", "VERDICTS"):
         monkeypatch.setattr(paths, name, tmp_path / name)
     monkeypatch.setattr(scale, "settings", lambda chapter: {"rows": 4})
+    monkeypatch.setattr(scale, "literals", lambda chapter: {"rows": 4})
     monkeypatch.setenv("BOOK_SCALE", "book")
     monkeypatch.setenv(scale.GIVEN, "")
     Generator("one/01-make", {"rows": 4}).keep("one", CastRows(2, 1e-6, 1e-5, 4, 6, 2))
