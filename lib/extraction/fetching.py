@@ -171,8 +171,10 @@ def _unchanged(folder: Path) -> dict[str, str]:
 
 
 def _whole(remote: Remote, most: int) -> bytes:
-    """All bytes of a file of at most so many, held to the digest that a hub publishes as its ETag:
-    SHA-256 of a large file, git's own of a small one. Raises SpecimenError."""
+    """All bytes of a file of at most so many, held to the digest that the hub gives as its ETag.
+
+    SHA-256 of a large file, git's own of a small one. Raises SpecimenError.
+    """
     need(remote.size <= most, f"{remote.name}: claims {remote.size:,} bytes; that is too much")
     data = ranges.read_bytes(remote, 0, remote.size)
     kinds = {64: hashlib.sha256(data), 40: hashlib.sha1(b"blob %d\0" % len(data) + data)}

@@ -52,8 +52,10 @@ def ended(work: Work, *, disk: int = 0, nobody: bool = False) -> str:
 
 
 def killed(work: Work, times: int, seconds: float, seed: int) -> int:
-    """Start `work` and kill it at a random moment of so many seconds, again and again; how often
-    it was still at work."""
+    """Start `work` and kill it at a random moment of so many seconds, again and again.
+
+    How often it was still at work.
+    """
     rng, hits = random.Random(seed), 0
     for _ in range(times):
         process = FORK.Process(target=work)
