@@ -117,8 +117,12 @@ def test_defects_keep_their_traceback_and_interruptions_their_status(monkeypatch
         (KeyboardInterrupt(), 130),
         (BrokenPipeError(), 1),
         (OSError(2, "No such file", "x.yml"), 2),
+        (OSError(28, "No space left on device"), 2),
         (SpecimenError("gone"), 2),
     ):
         monkeypatch.setattr("lib.__main__.parser", verb(error))
         assert main([]) == status
-    assert capsys.readouterr().err == "stopped\nerror: x.yml: No such file\nerror: gone\n"
+    assert (
+        capsys.readouterr().err
+        == "stopped\nerror: x.yml: No such file\nerror: No space left on device\nerror: gone\n"
+    )
