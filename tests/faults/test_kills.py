@@ -49,7 +49,7 @@ def test_a_film(place, monkeypatch, counted):
     wanted = whole.path.read_bytes()
     for seed in range(6):
         whole.path.unlink()
-        hits += killed(work, 4, took, seed)
+        hits += killed(work, 5, took, seed)
         assert {path.parent.name for path in artifacts.every()} <= {"film", "world"}
         film = work()
         assert film.path.read_bytes() == wanted and film.digest == whole.digest
@@ -122,7 +122,7 @@ def test_a_fetched_matrix(server, bits, monkeypatch, counted):
     took = seconds(work)
     catalogue.fetched_file("small").unlink()
     for seed in range(4):
-        counted("kills at random moments", killed(work, 4, took, seed))
+        counted("kills at random moments", killed(work, 6, took, seed))
         server.faults = []
         assert arrived(work(), bits) and store.verify(catalogue.fetched_file("small"))
         server.faults = [slowly] * 1_000
