@@ -22,7 +22,7 @@ import numpy as np
 import safetensors.numpy
 
 from lib import paths
-from lib.extraction import catalogue, fetching, ranges
+from lib.extraction import catalogue, fetching, ranges, store
 from lib.extraction.tensor_files import Entry
 from tests.loopback_hub import Hub, serving
 
@@ -121,7 +121,7 @@ def main() -> None:
             "bench", REPO, TENSOR, ROWS, DIM, "U16", None, "none", sources=()
         )
         start = time.perf_counter()
-        fetching.verify(fetching.fetch_from_hub(description, catalogue.Hub(REPO, TENSOR)))
+        store.verify(fetching.fetch_from_hub(description, catalogue.Hub(REPO, TENSOR)))
         whole = time.perf_counter() - start
         server.terminate()
     ours = min(seconds["the book, to a file"])

@@ -82,6 +82,9 @@ def report(
     """
     sheet = _of_press("sheet")
     out.mkdir(parents=True, exist_ok=True)
+    for left in out.glob(".report-*"):
+        if files.untouched(left) > files.OLD:  # of a process that was killed
+            shutil.rmtree(left, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=".report-", dir=out) as folder:
         made = Path(folder)
         given = {"specimen": model, "tokenizer": tokenizer, "revision": revision, "out": folder}

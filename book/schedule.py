@@ -17,7 +17,7 @@ from pathlib import Path
 
 from book import config, reader, runner, sources
 from book.runner import ALL, Chapter, ChapterFailed, ParameterError
-from lib import files, paths, progress, scale
+from lib import artifacts, files, paths, progress, scale
 
 Catalogue = Mapping[str, Chapter]  # chapters by name, in the order of the book
 
@@ -111,6 +111,7 @@ def run_all(files: list[Path], jobs: int | None = None, kind: str = "") -> list[
 
     Returns the executed notebooks in the order of `files`. Raises ChapterFailed.
     """
+    artifacts.clear()
     catalogue = read_all(files)
     only = {name for name, c in catalogue.items() if not kind or c.front.get("kind") == kind}
     run(catalogue, only, jobs)

@@ -39,8 +39,9 @@ def main(words: list[str] | None = None) -> int:
     except (ValueError, RuntimeError, OSError) as error:
         # the book's own errors say what is wrong and how to mend it; the rest are defects
         if not type(error).__module__.startswith(("lib.", "book.", "press.")):
-            if isinstance(error, OSError) and error.filename:
-                print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+            if isinstance(error, OSError) and error.errno:  # the system's, not ours
+                where = f"{error.filename}: " if error.filename else ""
+                print(f"error: {where}{error.strerror}", file=sys.stderr)
                 return 2
             raise
         lines = map(foreign.visible, str(error).splitlines())

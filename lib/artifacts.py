@@ -16,6 +16,7 @@ import importlib
 import json
 import os
 import platform
+import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -33,6 +34,7 @@ from lib import digests, files, paths, scale
 
 FORMAT = 2  # raised when the layout of artefact files changes
 DIGEST_CHARACTERS = 16  # of the hexadecimal SHA-256, in file names
+ABANDONED = 30 * 86_400.0  # seconds without a change of an unfinished artefact
 KEY = "provenance"  # of a safetensors file's metadata
 PACKAGES = ("torch", "numpy", "safetensors", "h5py", "tokenizers")  # that results depend on
 # what hostile bytes lead to
@@ -129,21 +131,42 @@ def size(files: Iterable[Path]) -> str:
 def cached(recipe: Recipe, chapter: str) -> Artifact:
     """The artefact of `recipe`: read if it is there, else made once, on behalf of `chapter`.
 
-    Two processes asking at once compute once. Raises files.FileError if it cannot be written; the
-    maker's own errors pass through.
+    Two processes asking at once compute once; what is there is read from a folder that cannot be
+    written, too. Raises files.FileError if it cannot be written; the maker's own errors pass
+    through.
     """
     identity, digest = identify(recipe)
     path = path_of(recipe, digest)
+    with suppress(ArtifactError):
+        return opened(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(path.with_name(path.name + ".lock")).acquire()
     except OSError as error:
         raise files.unwritable(path, error) from error
     with lock:
-        with suppress(ArtifactError):  # missing or damaged: made below
+        with suppress(ArtifactError):  # made meanwhile
             return opened(path)
         _make(recipe, path, identity | {"digest": digest, "chapter": chapter})
         return opened(path)
+
+
+def clear() -> None:
+    """Remove what killed processes left in the artefacts' folder.
+
+    Temporary files; and unfinished artefacts that nobody has gone on with for ABANDONED seconds and
+    nobody makes now: most often their code has changed since, and nobody will.
+    """
+    files.clear(paths.ARTIFACTS)
+    for note in paths.ARTIFACTS.glob("*/.*-partial.begun"):
+        partial = note.with_suffix(".h5")
+        left = [partial, *partial.parent.glob(f"{partial.name}.*"), note]
+        name = partial.stem.removeprefix(".").removesuffix("-partial")
+        lock = filelock.FileLock(note.with_name(f"{name}.h5.lock"))
+        if min(files.untouched(path) for path in left if path.exists()) > ABANDONED:
+            with suppress(OSError, filelock.Timeout), lock.acquire(timeout=0):
+                for path in left:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def every() -> list[Path]:
@@ -198,21 +221,24 @@ def class_of(kind: str) -> Any:
 def _make(recipe: Recipe, path: Path, identity: dict[str, Any]) -> None:
     """Compute the artefact and write it to `path`; `identity` and more is its provenance."""
     partial = path.with_name(f".{path.stem}-partial{path.suffix}")  # HDF5, until it is whole
+    note = partial.with_suffix(".begun")
     if not recipe.resumable:
         partial.unlink(missing_ok=True)
     changed = ", changed" if os.environ.get(scale.GIVEN) else ""
+    earlier = _begin(partial, note) if recipe.resumable else 0.0
     started = time.perf_counter()
     try:
         made = recipe.make(partial) if recipe.suffix == ".h5" else recipe.make()
         provenance = identity | {
             "scale": scale.current() + changed,  # "changed": the caller gave parameters of his own
-            "seconds": round(time.perf_counter() - started, 3),
+            "seconds": round(earlier + time.perf_counter() - started, 3),
             "versions": {"python": platform.python_version()} | {p: version(p) for p in PACKAGES},
         }
         if recipe.suffix == ".h5":
             text = _sealed(provenance, digests.of_file(partial))
             files.write_atomically(beside(path), lambda p: p.write_text(text))
             files.replace(partial, path)
+            note.unlink(missing_ok=True)
         else:
             arrays = {name: _as_numpy(value) for name, value in made.items()}
             named = {KEY: _sealed(provenance, digests.of_arrays(arrays))}
@@ -223,6 +249,18 @@ def _make(recipe: Recipe, path: Path, identity: dict[str, Any]) -> None:
         if files.is_full(error) and not isinstance(error, files.FileError):
             raise files.unwritable(path, error) from error
         raise
+
+
+def _begin(partial: Path, note: Path) -> float:
+    """Note that an attempt begins; the seconds of earlier ones, up to the last they left behind."""
+    left = [file for name in ("", "*/*") for file in partial.parent.glob(f"{partial.name}{name}")]
+    try:
+        begun, spent = map(float, note.read_text().split())
+        spent += max(0.0, max(file.stat().st_mtime for file in left) - begun)
+    except (OSError, ValueError):  # this is the first attempt, or nothing is left
+        spent = 0.0
+    files.write_atomically(note, lambda path: path.write_text(f"{time.time()} {spent}"))
+    return spent
 
 
 def _as_numpy(value: Any) -> np.ndarray:
@@ -262,8 +300,20 @@ def opened(path: Path) -> Artifact:
 
 def _sealed(provenance: dict[str, Any], content: str) -> str:
     """`provenance` with the digest of the file's contents and a digest of itself, as JSON."""
-    whole = provenance | {"content": content}
-    return json.dumps(whole | {"seal": digests.of_value(whole)}, sort_keys=True)
+    return json.dumps(sealed(provenance | {"content": content}), sort_keys=True)
+
+
+def sealed(record: dict[str, Any]) -> dict[str, Any]:
+    """The record with a digest of itself."""
+    return record | {"seal": digests.of_value(record)}
+
+
+def unsealed(record: dict[str, Any]) -> dict[str, Any]:
+    """The record without its seal, which must be right: one of MALFORMED otherwise."""
+    found = {key: value for key, value in record.items() if key != "seal"}
+    if record["seal"] != digests.of_value(found):
+        raise ValueError("it was changed after it was written")
+    return found
 
 
 def _provenance(path: Path) -> dict[str, Any]:
@@ -273,11 +323,7 @@ def _provenance(path: Path) -> dict[str, Any]:
     else:
         with safetensors.safe_open(path, framework="numpy") as file:
             text = (file.metadata() or {})[KEY]
-    provenance = json.loads(text)
-    unsealed = {key: value for key, value in provenance.items() if key != "seal"}
-    if provenance["seal"] != digests.of_value(unsealed):
-        raise ValueError("its provenance was changed after it was written")
-    return provenance
+    return unsealed(json.loads(text))
 
 
 def beside(path: Path) -> Path:

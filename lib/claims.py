@@ -21,7 +21,7 @@ import numpy as np
 import yaml
 from IPython.display import Markdown
 
-from lib import files, paths, scale, show
+from lib import artifacts, files, paths, scale, show
 
 
 class ClaimError(ValueError):
@@ -129,7 +129,7 @@ def settled(found: Mapping[str, Any]) -> Markdown:
     edition's. Raises ClaimError for an id that the ledger does not have, or a value that is not
     finite.
     """
-    claims, records = ledger(), verdicts()
+    claims, records = ledger(), {}
     for id, one in found.items():
         claim, measured = claims[id], one if isinstance(one, Measured) else Measured(one)
         value, error = measured.value, measured.error
@@ -140,7 +140,8 @@ def settled(found: Mapping[str, Any]) -> Markdown:
             record["t"], record["limit"] = (round(x, 2) for x in apart(claim, value, error))
             value = float(np.mean(value))
         records[id] = record | {"measured": _plain(value)}
-        text = json.dumps(records[id], sort_keys=True, ensure_ascii=False)
+        sealed = artifacts.sealed(records[id])
+        text = json.dumps(sealed, sort_keys=True, ensure_ascii=False)
         if not scale.is_changed():
             file = _verdicts() / f"{id}.json"
             files.write_atomically(file, lambda path, text=text: path.write_text(text))
@@ -201,10 +202,18 @@ def apart(claim: Claim, sample: Any, error: float = 0.0) -> tuple[float, float]:
 
 
 def verdicts() -> dict[str, dict[str, Any]]:
-    """The record of every settled claim by id: verdict, measured, setting."""
-    found = sorted(_verdicts().glob("*.json")) if _verdicts().exists() else []
-    records = [json.loads(file.read_text(encoding="utf-8")) for file in found]
-    return {record["id"]: record for record in records}
+    """The record of every settled claim by id: verdict, measured, setting.
+
+    Raises ClaimError where one was changed after it was written.
+    """
+    records = {}
+    for file in sorted(_verdicts().glob("[!.]*.json")):
+        try:
+            records[file.stem] = artifacts.unsealed(json.loads(file.read_text(encoding="utf-8")))
+        except (OSError, *artifacts.MALFORMED) as error:
+            mend = f"delete it and run {ledger()[file.stem].chapter} again"
+            raise ClaimError(f"{file}: is damaged ({error}); {mend}") from None
+    return records
 
 
 def table(ids: Iterable[str] | None = None, part: str | None = None) -> Markdown:

@@ -8,7 +8,6 @@ import argparse
 import contextlib
 import inspect
 import json
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from lib import artifacts, files, foreign, paths
-from lib.extraction import catalogue, corpus, fetching, specimens, tensor_files
+from lib.extraction import catalogue, corpus, fetching, specimens, store, tensor_files
 from lib.extraction.catalogue import SpecimenError, need
 
 MOST_ROWS = 10_000_000  # of a matrix: some forty times the largest vocabulary
@@ -73,8 +72,7 @@ def add(verbs: argparse._SubParsersAction) -> None:
     parser.add_argument("--distribution", choices=DISTRIBUTIONS, default="gaussian")
     parser.add_argument("--seed", type=seeds, default=42, help="seed of all noise (%(default)s)")
 
-    parser = _verb(verbs, list_specimens, "specimens", parents=[as_json])
-    parser.add_argument("--verify", action="store_true", help="hash every fetched matrix again")
+    _verb(verbs, list_specimens, "specimens", parents=[as_json])
 
     parser = _verb(verbs, fetch)
     help = f"of `python -m lib specimens`; or a corpus: {', '.join(corpus.SLICES)}"
@@ -322,17 +320,16 @@ def _listed(groups: Sequence[np.ndarray], seconds: float) -> Iterator[str]:
     yield f"{seconds:.2f} s"
 
 
-def list_specimens(args: argparse.Namespace) -> int:
+def list_specimens(args: argparse.Namespace) -> None:
     """List the specimens and what of them is here.
 
     List the catalogue: whole matrices, extracts, and what can be fetched.
 
     With --json: a list of objects with id, model, rows, dim, dtype, tokenizer, licence, gated, here
-    (whole | extract | made | trained | no), note. What this book trains has the rows and width of
-    the scale in force.
+    (whole | unproven | damaged | extract | made | trained | no), note. Unproven is a whole matrix
+    of which the catalogue names no digest. What this book trains has the rows and width of the
+    scale in force.
     """
-    if args.verify:
-        return _verify_fetched()
     fields = ("id", "model", "rows", "dim", "dtype", "tokenizer", "licence", "gated")
     rows = [
         {name: getattr(d, name) for name in fields} | {"here": specimens.here(d), "note": d.note}
@@ -351,18 +348,6 @@ def list_specimens(args: argparse.Namespace) -> int:
         "`python -m lib fetch ID` brings a whole matrix here; generators train the last ones.",
     ]
     _say(args, rows, *lines)
-    return 0
-
-
-def _verify_fetched() -> int:
-    damaged = 0
-    for path in sorted(paths.FETCHED.rglob("*.safetensors")):
-        try:
-            print(f"ok       {path.name}  sha256 {fetching.verify(path)}")
-        except SpecimenError as error:
-            damaged += 1
-            print(f"DAMAGED  {error}", file=sys.stderr)
-    return 1 if damaged else 0
 
 
 def fetch(args: argparse.Namespace) -> None:
@@ -385,7 +370,7 @@ def fetch(args: argparse.Namespace) -> None:
         record = tensor_files.origin_of(path)
         size = f"{path.stat().st_size / 1e6:,.1f} MB"
     print(f"{path}: {size} from {record['source']}")
-    print(f"sha256 {record['sha256']}")
+    print(store.said_of(record["sha256"]))
 
 
 def cut(args: argparse.Namespace) -> None:
@@ -501,19 +486,30 @@ def sweep(args: argparse.Namespace) -> int:
 
 
 def verify(args: argparse.Namespace) -> int:
-    """Check every artefact against its digest.
+    """Check every artefact, and all that was fetched, against its digest.
 
-    Read every artefact under data/artifacts and check its digest. Exit status 1 if any is damaged.
+    Read every artefact under data/artifacts, every fetched matrix and slice, and check its digest.
+    Exit status 1 if any is damaged. A matrix is unproven where nobody publishes a digest of it.
     """
-    damaged = 0
-    for path in artifacts.every():
+    damaged, checks = 0, list(_checks())
+    for path, check in checks:
         try:
-            seconds = artifacts.opened(path).seconds
-            print(f"ok       {path.relative_to(paths.ARTIFACTS)}  {seconds:.1f} s")
-        except artifacts.ArtifactError as error:
+            print(f"ok       {path.parent.name}/{path.name}  {check()}")
+        except (artifacts.ArtifactError, corpus.EditionError, SpecimenError) as error:
             damaged += 1
-            print(f"DAMAGED  {error}")
+            print(f"DAMAGED  {foreign.visible(str(error))}")
             if args.remove:
                 path.unlink()
-    print(f"{len(artifacts.every())} artefacts, {damaged} damaged")
+    print(f"{len(checks)} files, {damaged} damaged")
     return 1 if damaged else 0
+
+
+def _checks() -> Iterator[tuple[Path, Callable[[], str]]]:
+    """Each file that has a digest, with what checks it and says what it found."""
+    for path in artifacts.every():
+        yield path, lambda path=path: f"{artifacts.opened(path).seconds:.1f} s"
+    for path in sorted(paths.FETCHED.rglob("*.safetensors")):
+        yield path, lambda path=path: store.said_of(store.verify(path))
+    for path in filter(Path.exists, map(corpus.slice_file, corpus.SLICES)):
+        name = path.name.removesuffix(".txt.xz")
+        yield path, lambda name=name: f"{len(corpus.text(name)):,} characters"

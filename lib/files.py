@@ -9,7 +9,9 @@ import errno
 import hashlib
 import os
 import re
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,8 @@ SUMS = paths.DATA / "SHA256SUMS"
 FETCHED = (paths.FETCHED, paths.SLICES)  # what lies below data/ and is not committed
 ABSENT = "absent"
 noted: dict[str, str] = {}  # what this process has read of data/: name below it -> its state
+TEMPORARY = re.compile(r"\..+-\d+(\.\w+)?")  # the names that write_atomically gives
+OLD = 86_400.0  # seconds after which nobody writes to a temporary file any more
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the quota, the size of one file
 
 
@@ -137,6 +141,34 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def clear(folder: Path) -> None:
+    """Remove the temporary files that killed processes left below a folder.
+
+    One is taken for left when it is OLD: another machine may share the folder.
+    """
+    for path in folder.rglob(".*"):
+        if TEMPORARY.fullmatch(path.name) and untouched(path) > OLD:
+            with suppress(OSError):
+                path.unlink()
+
+
+def untouched(path: Path) -> float:
+    """Seconds since a file, or anything in a folder, was last written (0 if it is gone)."""
+    with suppress(OSError):
+        return time.time() - max(file.stat().st_mtime for file in (path, *path.rglob("*")))
+    return 0.0
+
+
+def reserve(path: Path, size: int) -> None:
+    """Hold a new file's bytes on the disk for a moment. Raises OSError if it has not so many.
+
+    For libraries that crash where a write is refused.
+    """
+    with path.open("wb") as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, max(1, size))
 
 
 def replace(temporary: Path, path: Path) -> None:

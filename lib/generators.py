@@ -44,7 +44,7 @@ class Generator:
             "parameters": digests.plain(self.parameters),
             "entries": {name: _places(entry) for name, entry in self.entries.items()},
         }
-        text = json.dumps(record, indent=1)
+        text = json.dumps(artifacts.sealed(record), indent=1)
         path = _file(self.chapter, self.parameters)
         files.write_atomically(path, lambda p: p.write_text(text, encoding="utf-8"))
         return self.entries[name]
@@ -99,14 +99,14 @@ def load(chapter: str) -> Made:
     settings = scale.settings(chapter)
     path = _file(chapter, settings)
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = artifacts.unsealed(json.loads(path.read_text(encoding="utf-8")))
         return Made(chapter, record["parameters"], record["entries"])
     except FileNotFoundError:
         raise ArtifactMissing(
             f"{chapter} has not run at {scale.current()} scale with these parameters; run it:\n"
             f"  {_command(chapter)}"
         ) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, *artifacts.MALFORMED) as error:
         raise ArtifactMissing(
             f"{path}: is damaged ({error!r}); run the chapter again:\n  {_command(chapter)}"
         ) from None

@@ -9,7 +9,7 @@ sections in one flat folder; writing page by page keeps the addresses that reade
 uses all cores.
 
 The new book is built in a folder beside the old one and takes its place by renaming: a press that
-fails leaves the old book as it was.
+fails leaves the old book as it was. One press at a time; what one that was killed left is removed.
 """
 
 import os
@@ -20,6 +20,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
+
+import filelock
 
 from book import config, lists
 from book.config import Book, Page
@@ -66,14 +68,20 @@ def press(
         raise PressError(f"{bibliography}: no such file; mend `bibliography:` in _quarto.yml")
     out = Path(out).resolve()
     out.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
-        if "pdf" not in formats and (out / pdf.file_name(book)).is_file():
-            shutil.copyfile(out / pdf.file_name(book), staging / pdf.file_name(book))
-        _make(notebooks, staging, formats, book, root)
-        _replace(out, staging, formats, book)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+    with filelock.FileLock(out.with_name(f".{out.name}.lock")):
+        for left in out.parent.glob(f".{out.name}-*"):
+            if left.name.endswith("-old") and not out.exists():
+                left.replace(out)  # that press was killed between two renamings
+            else:
+                shutil.rmtree(left)
+        staging = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+        try:
+            if "pdf" not in formats and (out / pdf.file_name(book)).is_file():
+                shutil.copyfile(out / pdf.file_name(book), staging / pdf.file_name(book))
+            _make(notebooks, staging, formats, book, root)
+            _replace(out, staging, formats, book)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
 
 
 def _make(

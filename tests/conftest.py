@@ -1,5 +1,6 @@
 """One thread for torch in every test: sums, and so bits, depend on how many there are."""
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -63,3 +64,22 @@ def small_centre() -> np.ndarray:
     centre[4] = 2.0**-20  # a binade's edge: the cell is narrower below
     centre[5] = np.float32(-1.3e-6)
     return centre
+
+
+@pytest.fixture
+def counted(record_property):
+    """`counted(what, how often)`: faults that were tried, for the summary."""
+    return lambda what, count: record_property("faults", (what, count))
+
+
+def pytest_terminal_summary(terminalreporter):
+    """The counts that tests of faults have recorded, a line each: as `cases`, or by `counted`."""
+    faults: Counter[str] = Counter()
+    for report in terminalreporter.stats.get("passed", []):
+        for name, value in getattr(report, "user_properties", ()):
+            if name == "cases" and report.when == "call":
+                terminalreporter.write_line(value)
+            if name == "faults" and report.when == "call":
+                faults[value[0]] += value[1]
+    for what, count in sorted(faults.items()):
+        terminalreporter.write_line(f"{count:,} {what}, all as they should end")

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -190,9 +191,14 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def etag(file: Path) -> str:
-    """A quoted etag of the file's name and size."""
-    name = f"{file.name}{file.stat().st_size}".encode()
-    return '"' + hashlib.sha256(name).hexdigest() + '"'
+    """A quoted etag: the SHA-256 of the file, as the hub gives it of large ones."""
+    return f'"{_sha256(file, file.stat().st_mtime_ns)}"'
+
+
+@lru_cache
+def _sha256(file: Path, _modified: int) -> str:
+    with file.open("rb") as data:
+        return hashlib.file_digest(data, "sha256").hexdigest()
 
 
 class Server(ThreadingHTTPServer):

@@ -93,7 +93,7 @@ def test_the_artefacts_are_verified_and_the_damaged_removed(tmp_path, monkeypatc
         artifacts.cached(CastRows(1, 1e-6, 1e-6, 3, 4, seeds), "x/y").path for seeds in (1, 2)
     )
     assert main(["verify"]) == 0
-    assert "2 artefacts, 0 damaged" in capsys.readouterr().out
+    assert "2 files, 0 damaged" in capsys.readouterr().out
     damaged.write_bytes(damaged.read_bytes()[:-1])
     assert main(["verify"]) == 1
     said = capsys.readouterr().out
@@ -117,8 +117,10 @@ def test_defects_keep_their_traceback_and_interruptions_their_status(monkeypatch
         (KeyboardInterrupt(), 130),
         (BrokenPipeError(), 1),
         (OSError(2, "No such file", "x.yml"), 2),
+        (OSError(28, "No space left on device"), 2),
         (SpecimenError("gone"), 2),
     ):
         monkeypatch.setattr("lib.__main__.parser", verb(error))
         assert main([]) == status
-    assert capsys.readouterr().err == "stopped\nerror: x.yml: No such file\nerror: gone\n"
+    lines = ["stopped", "error: x.yml: No such file", "error: No space left on device"]
+    assert capsys.readouterr().err.splitlines() == [*lines, "error: gone"]

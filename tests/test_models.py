@@ -8,7 +8,7 @@ from gguf import GGMLQuantizationType, GGUFWriter, quants
 from safetensors.numpy import save_file
 
 from lib import paths
-from lib.extraction import fetching, models
+from lib.extraction import models, store
 from lib.extraction.catalogue import SpecimenError
 from lib.extraction.tensor_files import INDEX
 from tests import loopback_hub
@@ -20,7 +20,7 @@ TOKENIZER = {"version": "1.0", "model": {"type": "WordLevel", "vocab": {"a": 0},
 
 
 @pytest.fixture(autouse=True)
-def store(tmp_path, monkeypatch):
+def empty_store(tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "FETCHED", tmp_path / "fetched")
     loopback_hub.quick_and_nobody(monkeypatch)
 
@@ -119,7 +119,7 @@ def test_a_repository_of_the_hub_is_fetched_as_a_folder(tmp_path, monkeypatch, s
         assert one.specimen.description.model == "org/tiny-1.0"
     kept = sorted(p.name for p in (tmp_path / "fetched" / "hub").iterdir())
     assert kept == ["org--tiny-1.0", "org--tiny-1.0@v1%2F..%2Fx"]
-    assert fetching.verify(tmp_path / "fetched/hub/org--tiny-1.0/lm_head.weight.safetensors")
+    assert store.verify(tmp_path / "fetched/hub/org--tiny-1.0/lm_head.weight.safetensors")
 
 
 def test_what_the_hub_does_not_have(tmp_path, monkeypatch):

@@ -114,7 +114,7 @@ def find(id: str) -> Description:
             return description
     ids = ", ".join(description.id for description in CATALOGUE)
     raise SpecimenError(
-        f"no specimen {id!r} in the catalogue; there are {ids}, and the role subject"
+        f"no specimen {id[:80]!r} in the catalogue; there are {ids}, and the role subject"
     )
 
 

@@ -25,7 +25,7 @@ from typing import Any
 import filelock
 import numpy as np
 
-from lib import files, paths, progress
+from lib import artifacts, files, paths, progress
 from lib.extraction import editions, fetching, ranges
 from lib.extraction.catalogue import SpecimenError, need
 from lib.extraction.editions import EditionError
@@ -162,11 +162,11 @@ def provenance(name: str) -> dict[str, Any]:
     """Where a fetched slice came from: source, version, characters, sha256. Raises EditionError."""
     file = paths.SLICES / f"{name}.json"
     try:
-        record = json.loads(file.read_text(encoding="utf-8"))
+        record = artifacts.unsealed(json.loads(file.read_text(encoding="utf-8")))
         return {key: record[key] for key in ("source", "version", "characters", "sha256")}
     except FileNotFoundError:
         raise EditionError(f"corpus {name!r} is not here; `python -m lib fetch {name}`") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, *artifacts.MALFORMED) as error:
         raise EditionError(
             f"{file}: is damaged ({error!r}); `python -m lib fetch {name} --again`"
         ) from None
@@ -182,7 +182,8 @@ def keep_slice(name: str, text: str, source: str, version: str) -> Path:
         "sha256": hashlib.sha256(data).hexdigest(),
         "licence": SLICES[name].licence,
     }
-    packed, words = lzma.compress(data), json.dumps(record, indent=1) + "\n"
+    packed = lzma.compress(data)
+    words = json.dumps(artifacts.sealed(record), indent=1) + "\n"
     file, beside = slice_file(name), paths.SLICES / f"{name}.json"
     beside.unlink(missing_ok=True)  # a text without its record is not read
     files.write_atomically(file, lambda temporary: temporary.write_bytes(packed))
@@ -230,7 +231,7 @@ def _begin(parts: Path, version: str) -> None:
 
 
 class RangeFile(io.RawIOBase):
-    """A remote file to read and seek in; each range that was read is kept in a folder."""
+    """A remote file to read and seek in; each range that was read is kept with its SHA-256."""
 
     def __init__(self, remote: ranges.Remote, folder: Path) -> None:
         super().__init__()
@@ -252,13 +253,13 @@ class RangeFile(io.RawIOBase):
         stop = self.remote.size if size < 0 else min(start + size, self.remote.size)
         if stop <= start:
             return b""
-        kept = self.folder / f"{start}-{stop}"
-        done = kept.stat().st_size if kept.exists() else 0
-        if done < stop - start:
-            with kept.open("ab") as sink:
-                ranges.read_range(self.remote, start + done, stop, sink, quiet=True)
-        self.at = stop
-        return kept.read_bytes()
+        kept, self.at = self.folder / f"{start}-{stop}", stop
+        found = kept.read_bytes() if kept.exists() else b""
+        if found[:32] != hashlib.sha256(found[32:]).digest():  # not here, or damaged since
+            data = ranges.read_bytes(self.remote, start, stop)
+            found = hashlib.sha256(data).digest() + data
+            files.write_atomically(kept, lambda path: path.write_bytes(found))
+        return found[32:]
 
 
 def _text(wanted: Slice, source: RangeFile) -> str:

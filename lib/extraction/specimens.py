@@ -6,6 +6,7 @@ committed extract, else what a chapter of this book trained), with a line that s
 
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from lib import artifacts, files, generators, paths, scale
-from lib.extraction import catalogue, planted, tensor_files
+from lib.extraction import catalogue, planted, store, tensor_files
 from lib.extraction.catalogue import Description, Extract, Planted, SpecimenError, Trained
 
 CHUNK = 4_096  # rows turned into numbers at a time
@@ -168,15 +169,24 @@ def open(id: str) -> Specimen:
         found = _of_catalogue(catalogue.find(catalogue.resolve(id)))
         return replace(found, source=found.source + catalogue.remark(id))
     path, tensor = split(id)
-    if path.exists() or path.suffix in (".safetensors", ".gguf") or len(path.parts) > 1:
+    try:
+        there = path.exists()
+    except OSError as error:  # a name that is too long, a folder that is closed
+        why = f"{tensor_files.short(id)}: cannot be read ({error.strerror}); check the path"
+        raise SpecimenError(why) from None
+    if there or path.suffix in (".safetensors", ".gguf") or len(path.parts) > 1:
         return _of_path(path, tensor)
     return _of_catalogue(catalogue.find(id))
 
 
 def here(description: Description) -> str:
-    """What of a specimen is on this machine: whole, extract, made, trained, no."""
-    if files.is_here(catalogue.fetched_file(description.id)):
-        return "whole"
+    """What of a specimen is here: whole, unproven, damaged, extract, made, trained, no."""
+    path = catalogue.fetched_file(description.id)
+    if files.is_here(path):
+        try:
+            return "whole" if store.is_proven(store.opened(path)["sha256"]) else "unproven"
+        except SpecimenError:
+            return "damaged"
     for source in description.sources:
         if isinstance(source, Extract):
             return "extract"
@@ -206,10 +216,10 @@ def _of_catalogue(description: Description) -> Specimen:
 def _fetched(description: Description) -> Specimen:
     """The whole matrix out of the store; an extract of the same precision lends its arrays."""
     path = catalogue.fetched_file(description.id)
+    record = store.opened(path)
     matrix, dtype = tensor_files.open_tensor(path)
     if matrix.shape != (description.rows, description.dim):
         raise SpecimenError(f"{path}: has shape {matrix.shape}; delete it and fetch it again")
-    record = tensor_files.origin_of(path)
     size = f"{len(matrix):,} x {description.dim}, {dtype}"
     source = f"{description.model}: whole matrix {size}, from {record['source']}"
     specimen = Specimen(description, source, dtype, matrix, {}, record)
@@ -224,9 +234,10 @@ def _fetched(description: Description) -> Specimen:
 def split(name: str) -> tuple[Path, str | None]:
     """(path, tensor or None) of FILE or FILE:TENSOR; a file whose name has a colon comes first."""
     path, _, tensor = name.rpartition(":")
-    if path and tensor and not Path(name).exists():
-        return Path(path), tensor
-    return Path(name), None
+    with suppress(OSError):  # too long for a file's name: a tensor's
+        if Path(name).exists():
+            return Path(name), None
+    return (Path(path), tensor) if path and tensor else (Path(name), None)
 
 
 def _of_path(path: Path, tensor: str | None) -> Specimen:
@@ -236,16 +247,20 @@ def _of_path(path: Path, tensor: str | None) -> Specimen:
     if path.suffix == ".gguf":
         matrix, kind, dim, tensor = tensor_files.open_gguf(path, tensor)
     else:
+        if path.absolute().is_relative_to(paths.FETCHED) and path.is_file():
+            store.opened(path)
         header = tensor_files.read_header(path)
         tensor = tensor_files.choose(header, tensor, str(path)).name
         matrix, kind = tensor_files.open_tensor(path, tensor)
         if matrix.ndim != 2:
-            raise SpecimenError(f"{path}: {tensor} has shape {matrix.shape}; name a matrix (:NAME)")
+            name = tensor_files.short(tensor)
+            raise SpecimenError(f"{path}: {name} has shape {matrix.shape}; name a matrix (:NAME)")
         dim = matrix.shape[1]
         if kind == "U16" and "provenance" in header.metadata:
             kind = "BF16"  # the book's own artefacts keep bfloat16 as uint16
     description = Description(path.stem, path.name, tensor, len(matrix), dim, kind)
-    return Specimen(description, f"{path}, {tensor}: {len(matrix):,} x {dim}, {kind}", kind, matrix)
+    source = f"{path}, {tensor_files.short(tensor)}: {len(matrix):,} x {dim}, {kind}"
+    return Specimen(description, source, kind, matrix)
 
 
 def trained(source: Trained) -> artifacts.Artifact | None:

@@ -101,7 +101,7 @@ def open_tensor(path: str | Path, tensor: str | None = None) -> tuple[np.ndarray
     """
     entry = choose(read_header(path), tensor, str(path))
     if entry.nbytes == 0:
-        raise SpecimenError(f"{path}: tensor {entry.name!r} is empty; name another tensor")
+        raise SpecimenError(f"{path}: tensor {short(entry.name)!r} is empty; name another tensor")
     array = np.memmap(path, DTYPES[entry.dtype], mode="r", offset=entry.start, shape=entry.shape)
     return array, entry.dtype
 
@@ -115,7 +115,7 @@ def read_header(path: str | Path, where: str = "") -> Header:
             length = int.from_bytes(file.read(8), "little")
             table = json.loads(file.read(length), object_pairs_hook=_once)
     except (safetensors.SafetensorError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = short(" ".join(str(error).split()), 200)
         raise SpecimenError(
             f"{where}: is no sound safetensors file ({reason}); fetch or save it again"
         ) from None
@@ -148,12 +148,16 @@ def header_elsewhere(read: Callable[[int, int], bytes], size: int, where: str) -
     needed = 8 + int.from_bytes(first[:8], "little")
     if len(first) < needed <= min(size, LIMIT):
         first += read(len(first), needed)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "header.safetensors"
-        with path.open("wb") as file:
-            file.write(first[:needed])
-            file.truncate(size)
-        return read_header(path, where)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "header.safetensors"
+            with path.open("wb") as file:
+                file.write(first[:needed])
+                file.truncate(size)
+            return read_header(path, where)
+    except OSError as error:
+        why = f"no temporary file can be written ({error.strerror}); free some space, or set TMPDIR"
+        raise SpecimenError(f"{where}: {why}") from None
 
 
 def choose(header: Header, tensor: str | None, where: str) -> Entry:
@@ -162,7 +166,7 @@ def choose(header: Header, tensor: str | None, where: str) -> Entry:
     entry = header.entries[_meant(tensor, UNEMBEDDINGS, shapes, where)]
     if entry.dtype not in DTYPES:
         raise SpecimenError(
-            f"{where}: {entry.name!r} is {entry.dtype}; this book reads {', '.join(DTYPES)}"
+            f"{where}: {short(entry.name)!r} is {entry.dtype}; this book reads {', '.join(DTYPES)}"
         )
     return entry
 
@@ -176,11 +180,18 @@ def _meant(
     for name in candidates:
         if name in shapes:
             return name
-    said = f"has no tensor {tensor!r}; there is" if tensor else "which tensor? append :NAME of"
+    said = "which tensor? append :NAME of"
+    if tensor:
+        said = f"has no tensor {short(tensor)!r}; there is"
     names = matrices or list(shapes)
-    listed = ", ".join(repr(name[:80]) for name in names[:MOST_NAMED]) or "none"
+    listed = ", ".join(repr(short(name)) for name in names[:MOST_NAMED]) or "none"
     more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
     raise SpecimenError(f"{where}: {said} {listed}{more}")
+
+
+def short(name: str, most: int = 80) -> str:
+    """A name or a reason as far as a line has room for it: a file may hold one of a megabyte."""
+    return name if len(name) <= most else name[: most - 1] + "…"
 
 
 def _once(pairs: list[tuple[str, object]]) -> dict:
@@ -206,11 +217,16 @@ def open_gguf(path: Path, tensor: str | None = None) -> tuple[np.ndarray, str, i
     except OSError as error:
         raise SpecimenError(f"{path}: cannot be read ({error.strerror}); check the file") from None
     except Exception as error:  # the package raises whatever a broken file leads to
-        raise SpecimenError(f"{path}: is no sound GGUF file ({error}); download it again") from None
+        reason = short(" ".join(str(error).split()), 200)
+        raise SpecimenError(
+            f"{path}: is no sound GGUF file ({reason}); download it again"
+        ) from None
     shapes = {name: tensor.shape for name, tensor in tensors.items()}
     found = tensors[_meant(tensor, GGUF_UNEMBEDDINGS, shapes, str(path))]
     if len(found.shape) != 2:
-        raise SpecimenError(f"{path}: {found.name} is no matrix; append :NAME of another tensor")
+        raise SpecimenError(
+            f"{path}: {short(found.name)!r} is no matrix; append :NAME of another tensor"
+        )
     kind = found.tensor_type.name
     dim, rows = (int(n) for n in found.shape)  # GGUF counts the fastest dimension first
     data = np.asarray(found.data).reshape(rows, -1)
@@ -323,6 +339,7 @@ def origin_of(path: Path) -> dict[str, str]:
     """A fetched file's own words: specimen, source, version, sha256. Raises SpecimenError."""
     metadata = read_header(path).metadata
     try:
-        return json.loads(metadata["provenance"])
-    except (KeyError, ValueError):
+        record = json.loads(metadata["provenance"])
+        return record | {"source": str(record["source"])}
+    except (KeyError, TypeError, ValueError, RecursionError):
         raise SpecimenError(f"{path}: says nothing of its origin; fetch it again") from None

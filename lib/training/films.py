@@ -15,6 +15,7 @@ becomes a small file in a folder beside the film, followed by a checkpoint. A ru
 goes on from the last checkpoint; at the end the segments are joined, unpacked nowhere.
 """
 
+import io
 import itertools
 import json
 import math
@@ -93,13 +94,15 @@ class Film(loop.Observation):
         """Train `run` in `world` and write the film to `path`.
 
         What an earlier, killed call left in the folder `<path>.parts` is taken up if it belongs to
-        the same run. Raises ConfigError for a name that cannot be filmed, files.FileError if the
-        disk has no room, loop.Stopped if a signal stopped it.
+        the same run, and a film at `path` is whole. Raises ConfigError for a name that cannot be
+        filmed, files.FileError if the disk has no room, loop.Stopped if a signal stopped it.
         """
         kept = dict.fromkeys([*self.streams, "loss"], world.vocab)
         kept |= dict.fromkeys(self.dead, len(world.dead))
         streams = [_stream(run, name, rows) for name, rows in kept.items()]
         parts = path[0].with_name(path[0].name + ".parts")
+        if path[0].exists():
+            return shutil.rmtree(parts, ignore_errors=True)
         parts.mkdir(parents=True, exist_ok=True)
         announce(run, streams, parts)
         recorder = Recorder(parts, streams, run, world)
@@ -120,7 +123,8 @@ class Film(loop.Observation):
             "counts": world.counts,
             "last_state": outcome.state.param.cpu().view(torch.uint8).numpy(),
         }
-        assemble(path[0], streams, recorder.segments(), extras)
+        segments = recorder.segments()
+        files.write_atomically(path[0], lambda film: assemble(film, streams, segments, extras))
         shutil.rmtree(parts)
 
 
@@ -140,9 +144,14 @@ def _stream(run: Run, name: str, rows: int) -> Stream:
 
 
 def announce(run: Run, streams: Sequence[Stream], folder: Path) -> None:
-    """Print what the film needs and raise files.FileError if the disk has less."""
+    """Print what the film needs and raise files.FileError if the disk has less.
+
+    Segments and film lie side by side in the end, two checkpoints while one takes the other's
+    place.
+    """
     plain = sum(stream.frame_bytes for stream in streams) * (run.steps + 1)
-    wanted = plain // RATIO + 16 * model.count(run)
+    wanted = 2 * (plain // RATIO + 16 * model.count(run))
+    wanted -= sum(file.stat().st_size for file in folder.iterdir())  # of an earlier attempt
     free = shutil.disk_usage(folder).free
     names = ", ".join(stream.name for stream in streams)
     print(
@@ -303,21 +312,29 @@ def create(file: h5py.File, stream: Stream, frames: int) -> h5py.Dataset:
 
 
 def write_segment(path: Path, streams: Sequence[Stream], frames: dict[str, np.ndarray]) -> None:
-    """One segment file: `frames` maps stream name -> (up to KEY, ...) plain frames."""
-    with h5py.File(path, "w", libver="latest") as file:
+    """One segment file: `frames` maps stream name -> (up to KEY, ...) plain frames.
+
+    Put together in memory: after a write that a full disk refused, the HDF5 library crashes.
+    """
+    whole = io.BytesIO()
+    with h5py.File(whole, "w", libver="latest") as file:
         file.attrs["key"] = KEY
         for stream in streams:
             plain = frames[stream.name]
             dataset = create(file, stream, len(plain))
             for place in dataset.iter_chunks():
                 dataset[place] = encode(plain[place]) if stream.delta else plain[place]
+    path.write_bytes(whole.getbuffer())
 
 
 def assemble(path: Path, streams: Sequence[Stream], segments: Sequence[Path], extras: dict) -> None:
     """Join segment files into one film at `path` without unpacking them.
 
-    `extras` maps names to arrays (kept as small datasets) or texts (kept as attributes).
+    `extras` maps names to arrays (kept as small datasets) or texts (kept as attributes). Raises
+    OSError if the disk has no room.
     """
+    parts = sum(file.stat().st_size for file in segments)
+    files.reserve(path, parts + sum(getattr(value, "nbytes", 0) for value in extras.values()))
     with h5py.File(path, "w", libver="latest") as file:
         for name, value in extras.items():
             if isinstance(value, str):

@@ -1,0 +1,101 @@
+"""Work in a forked child: killed at a random moment, on a small disk, or as nobody.
+
+A fork has everything imported: a kill costs milliseconds, not the seconds of a new interpreter.
+"""
+
+import multiprocessing
+import os
+import random
+import resource
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+NOBODY = 65_534
+FORK = multiprocessing.get_context("fork")
+Work = Callable[[], object]
+
+
+def ended(work: Work, *, disk: int = 0, nobody: bool = False) -> str:
+    """How `work` ended in a child: "" if well, else the error as "Type: text".
+
+    `disk`: no file may grow over so many bytes, as on a disk that is full.
+    """
+    mine, its = FORK.Pipe(duplex=False)
+
+    def child() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        if nobody and os.getuid() == 0:
+            os.setgroups([])
+            os.setgid(NOBODY)
+            os.setuid(NOBODY)
+        if disk:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (disk, disk))
+        said = ""
+        try:
+            work()
+        except BaseException as error:
+            said = f"{type(error).__name__}: {error}"
+        its.send(said)
+        os._exit(0)
+
+    process = FORK.Process(target=child)
+    process.start()
+    its.close()
+    try:
+        said = mine.recv()
+    except EOFError:
+        said = "it died"
+    process.join()
+    return said
+
+
+def killed(work: Work, times: int, seconds: float, seed: int) -> int:
+    """Start `work` and kill it at a random moment of so many seconds, again and again.
+
+    How often it was still at work.
+    """
+    rng, hits = random.Random(seed), 0
+    for _ in range(times):
+        process = FORK.Process(target=work)
+        process.start()
+        time.sleep(rng.uniform(0, seconds))
+        process.kill()
+        process.join()
+        hits += process.exitcode == -signal.SIGKILL
+    return hits
+
+
+def at_once(*works: Work) -> list[str]:
+    """How works that start together ended, each as `ended` says it."""
+    start = FORK.Barrier(len(works))
+    pipes, processes = [], []
+    for work in works:
+        mine, its = FORK.Pipe(duplex=False)
+
+        def child(work=work, its=its) -> None:
+            start.wait()
+            said = ""
+            try:
+                work()
+            except BaseException as error:
+                said = f"{type(error).__name__}: {error}"
+            its.send(said)
+            os._exit(0)
+
+        process = FORK.Process(target=child)
+        process.start()
+        pipes.append(mine)
+        processes.append(process)
+    said = [pipe.recv() for pipe in pipes]
+    for process in processes:
+        process.join()
+    return said
+
+
+def open_to_all(path: Path) -> None:
+    """Let others pass through the private folders that pytest makes."""
+    for folder in [path, *path.parents]:
+        if folder.owner() == path.owner() and folder.stat().st_mode & 0o005 != 0o005:
+            folder.chmod(folder.stat().st_mode | 0o055)
