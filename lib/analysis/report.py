@@ -26,7 +26,7 @@ from lib import files, foreign, progress, show
 from lib.analysis import census, charts, clock, clusters, geometry
 from lib.analysis.census import Census
 from lib.analysis.clusters import Cluster, Void
-from lib.extraction import emission, models, reachability
+from lib.extraction import confined, emission, models, reachability
 from lib.extraction.catalogue import SpecimenError
 from lib.extraction.editions import EditionError
 from lib.extraction.models import Model
@@ -161,7 +161,7 @@ class Report:
             named = zip(range(rows), self.model.spelled, strict=False)
             found = [Record(id, Reach.UNDECIDED, b"", text, why) for id, text in named]
             return emission.padded(found, rows) if found else ()
-        make = lambda: emission.records(self.model.tokenizer, rows)  # noqa: E731
+        make = lambda: confined.records(self.model.tokenizer, rows)  # noqa: E731
         records = self.tried("tokenizer", make) or ()
         if len(records) > rows:
             beyond = len(records) - rows
