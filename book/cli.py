@@ -186,7 +186,7 @@ def answer(args: argparse.Namespace) -> None:
 
 def export(args: argparse.Namespace) -> None:
     """Write a chapter as a plain notebook."""
-    output = args.output or Path(args.chapter.with_suffix(".ipynb").name)
+    output = args.output or Path(f"{args.chapter.stem}.ipynb")
     print(f"wrote {runner.export(args.chapter, output)}")
 
 

@@ -29,7 +29,9 @@ TIMES = 100  # a count may be so many times its largest value at any scale
 REALS = 1e6  # the largest number that is no count
 LONGEST = 4096  # characters of a text, or of what is given
 ITEMS = 1000  # of a list
-SHORT = Repr(maxstring=60, maxother=60, maxlong=40, maxlevel=3)
+SHORT = Repr()  # of a value in a message: its beginning
+SHORT.maxstring = SHORT.maxother = 60
+SHORT.maxlevel = 2
 
 
 class ParameterError(ValueError):
@@ -185,8 +187,8 @@ def _plain(number: float) -> str:
 
 
 def _short(value: Any) -> str:
-    """A value in a message: its beginning."""
     try:
-        return SHORT.repr(value)
+        text = SHORT.repr(value)
+        return text if len(text) <= 100 else f"{text[:98]} …"
     except ValueError:  # an integer of more digits than Python spells out
         return f"an integer of {int(math.log10(abs(value))) + 1:,} digits"

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
 
 import nbformat
@@ -279,7 +279,8 @@ def _execute(
     notebook = copy.deepcopy(chapter.notebook)
     notebook.cells.append(nbformat.v4.new_code_cell(READ))
     try:
-        with TemporaryDirectory(prefix="book-") as sockets:  # short: socket paths have a limit
+        short = "/tmp" if len(gettempdir()) > 60 else None  # socket paths have a limit
+        with TemporaryDirectory(prefix="book-", dir=short) as sockets:
             os.environ["JUPYTER_RUNTIME_DIR"] = sockets
             executed = papermill.execute_notebook(
                 notebook,
@@ -320,6 +321,8 @@ def _explain(chapter: Chapter, error: Any) -> str:
     """The failing cell and the end of its traceback, in a few lines."""
     if error.ename in OWN_ERRORS:
         return f"{chapter.source.name}: {error.evalue}"
+    if error.ename == "ModuleNotFoundError":
+        return f"{chapter.source.name}: {error.evalue}: run `make setup`"
     plain = ANSI.sub("", "\n".join(str(line) for line in error.traceback[-1:])).splitlines()
     source = "\n".join("    " + line for line in str(error.source).splitlines()[-6:])
     end = "\n".join(plain[-4:])

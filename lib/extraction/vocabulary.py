@@ -55,9 +55,8 @@ SCHEMA = {  # of a tokenizer.json: what is read of it here, and no other file is
                     "items": {"type": "array", "minItems": 2, "items": [TEXT, {"type": "number"}]},
                 },
                 "merges": {"type": ["array", "null"], "items": {"type": ["string", "array"]}},
-                **dict.fromkeys(("continuing_subword_prefix", "end_of_word_suffix"), {
-                    "type": ["string", "null"], "maxLength": 64,
-                }),
+                "continuing_subword_prefix": {"type": ["string", "null"], "maxLength": 64},
+                "end_of_word_suffix": {"type": ["string", "null"], "maxLength": 64},
             },
         },
     },
@@ -68,8 +67,8 @@ SCHEMA = {  # of a tokenizer.json: what is read of it here, and no other file is
             "properties": {
                 "type": TEXT,
                 "pattern": {"type": "object", "properties": {"String": TEXT, "Regex": TEXT}},
-                **dict.fromkeys(("content", "prepend", "replacement", "behavior"), TEXT),
-                **dict.fromkeys(("normalizers", "pretokenizers"), PARTS),
+                **{name: TEXT for name in ("content", "prepend", "replacement", "behavior")},
+                **{name: PARTS for name in ("normalizers", "pretokenizers")},
             },
         },
     },

@@ -1,4 +1,5 @@
 """Hostile parameters: each is refused in one line before a kernel starts, or is what was meant."""
+# ruff: noqa: E501 (many cases a line)
 
 import json
 import math
@@ -107,7 +108,9 @@ def test_what_is_no_value_is_refused(record_property):
             read = KNOWN[name].read(text)
             assert (read, type(read)) == (value, type(value))
     counts = [sum(map(len, table.values())) for table in (SPELLED, TYPED, MEANT)]
-    record_property("cases", "parameters: {} spelled and {} typed refused, {} meant".format(*counts))
+    record_property(
+        "cases", "parameters: {} spelled and {} typed refused, {} meant".format(*counts)
+    )
 
 
 def at_the_edges(parameter: Parameter):
@@ -143,7 +146,9 @@ def test_every_parameter_of_the_book_has_a_range(record_property):
                     refused(one, value, spelled=False)
             assert one.meaning or name in ("seed", "colormap"), (chapter.name, name)
             count["parameters"] += 1
-    record_property("cases", f"parameters: {count['parameters']} of the book's, {count['edges']} edges")
+    record_property(
+        "cases", f"parameters: {count['parameters']} of the book's, {count['edges']} edges"
+    )
 
 
 COMMANDS = [
@@ -182,7 +187,10 @@ def test_quartos_way_goes_through_the_same_check(monkeypatch, record_property):
         if name in runner.open_chapter(file).parameters():
             for value in values:
                 answer = notebooks._answer({"file": file, "parameters": {name: value}})
-                assert answer["error"].startswith(f"ERROR: {name} must be ") and "\n" not in answer["error"]
+                assert (
+                    answer["error"].startswith(f"ERROR: {name} must be ")
+                    and "\n" not in answer["error"]
+                )
                 count += 1
     record_property("cases", f"parameters: {count} refused by Quarto's way")
 
@@ -220,7 +228,9 @@ def test_any_text_is_refused_or_read_as_what_it_says(name, text):
     assert type(value) is type(one.literal) and one.check(value) == value
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         assert one.least <= value <= one.most
-        assert text.replace("_", "").lstrip("+") == str(value) or float(text.replace("_", "")) == value
+        assert (
+            text.replace("_", "").lstrip("+") == str(value) or float(text.replace("_", "")) == value
+        )
     json.dumps(value)
 
 

@@ -4,6 +4,7 @@ One page carries all of them (paragraph, list, table, caption, value in the text
 interactive figure, parameters), is pressed once, and is looked at as HTML, as PDF, as search index
 and in Chromium. A form that did something would rename the page.
 """
+# ruff: noqa: E501 (many cases a line)
 
 import csv
 import io
@@ -58,7 +59,9 @@ def cells():
     yield new_code_cell("print(1)", outputs=[said])
     named = {"data": [{"text": [foreign.in_html(t) for t in TEXTS], "name": "x"}], "layout": {}}
     alt = {"label": "fig-all", "fig-cap": "All.", "fig-alt": " ".join(FORMS)}
-    yield new_code_cell("2", metadata={"quarto": alt}, outputs=[new_output("display_data", {PLOTLY: named})])
+    yield new_code_cell(
+        "2", metadata={"quarto": alt}, outputs=[new_output("display_data", {PLOTLY: named})]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -199,5 +202,7 @@ def test_the_terminal_shows_signs(capsys, noted):
         assert main(["census", f"/nowhere/{text}"]) == 2
         said = capsys.readouterr().err
         assert said.startswith("error: ") and said.count("\n") == 1
-        assert said.removesuffix("\n").isprintable() or not re.search(r"[\x00-\x1f\x7f-\x9f]", said[:-1])
+        assert said.removesuffix("\n").isprintable() or not re.search(
+            r"[\x00-\x1f\x7f-\x9f]", said[:-1]
+        )
     noted("terminal")

@@ -3,6 +3,7 @@
 Most cases are asked in this process as the confined one would be asked, so that a hundred of them
 cost no hundred starts; those that run away or eat memory go through the real one, with less time.
 """
+# ruff: noqa: E501 (many cases a line)
 
 import base64
 import json
@@ -26,7 +27,9 @@ SPLIT = {"type": "Split", "behavior": "Isolated", "invert": False}
 def bpe(**changes) -> dict:
     """A sound tokenizer.json with changes; those of `model` go into the model."""
     merges = [["a", "b"]]
-    model = {"type": "BPE", "vocab": LETTERS | {"ab": 4}, "merges": merges} | changes.pop("model", {})
+    model = {"type": "BPE", "vocab": LETTERS | {"ab": 4}, "merges": merges} | changes.pop(
+        "model", {}
+    )
     return {"version": "1.0", "added_tokens": [], "normalizer": None, "pre_tokenizer": None,
             "model": model} | changes  # fmt: skip
 
@@ -132,7 +135,13 @@ def ranks():
     yield base64.b64encode(b"x" * (LONGEST + 1)) + b" 0"
 
 
-CLASSES = {"types": typed, "ids and lengths": numbered, "parts": parts, "files": raw, "ranks": ranks}
+CLASSES = {
+    "types": typed,
+    "ids and lengths": numbered,
+    "parts": parts,
+    "files": raw,
+    "ranks": ranks,
+}
 
 
 @pytest.mark.parametrize("name", CLASSES)
@@ -150,7 +159,9 @@ def test_each_is_read_or_refused_in_one_line(name, tmp_path, record_property):
         else:
             assert len(answer) < 100_000
             count["read"] += 1
-    record_property("cases", f"tokenizers, {name}: {count['refused']} refused, {count['read']} read")
+    record_property(
+        "cases", f"tokenizers, {name}: {count['refused']} refused, {count['read']} read"
+    )
 
 
 AWAY = {
@@ -208,10 +219,21 @@ def test_the_confined_process_answers_as_this_one_does(tmp_path):
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
 VALUES = st.recursive(
     SCALARS,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
+    ),
     max_leaves=8,
 )
-PLACES = ("vocab", "merges", "type", "normalizer", "pre_tokenizer", "added_tokens", "model", "decoder")
+PLACES = (
+    "vocab",
+    "merges",
+    "type",
+    "normalizer",
+    "pre_tokenizer",
+    "added_tokens",
+    "model",
+    "decoder",
+)
 
 
 @settings(max_examples=60, derandomize=True, deadline=None,
