@@ -67,12 +67,16 @@ SCHEMA = {  # of a tokenizer.json: what is read of it here, and no other file is
             "properties": {
                 "type": TEXT,
                 "pattern": {"type": "object", "properties": {"String": TEXT, "Regex": TEXT}},
-                **{name: TEXT for name in ("content", "prepend", "replacement", "behavior")},
-                **{name: PARTS for name in ("normalizers", "pretokenizers")},
+                "content": TEXT,
+                "prepend": TEXT,
+                "replacement": TEXT,
+                "behavior": TEXT,
+                "normalizers": PARTS,
+                "pretokenizers": PARTS,
             },
         },
     },
-}  # fmt: skip
+}
 GPT2_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
 
