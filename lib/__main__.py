@@ -50,11 +50,13 @@ def main(words: list[str] | None = None) -> int:
         # the book's own errors say what is wrong and how to mend it; the rest are defects
         if not type(error).__module__.startswith(("lib.", "book.", "press.")):
             if isinstance(error, OSError) and error.filename:
-                print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+                where = foreign.visible(str(error.filename))
+                print(f"error: {where}: {error.strerror}", file=sys.stderr)
                 return 2
             raise
-        lines = map(foreign.visible, str(error).splitlines())
-        print("error: " + "\n".join(lines), file=sys.stderr)
+        of_lib = type(error).__module__.startswith("lib.")  # one line; a chapter's failure has more
+        lines = [str(error)] if of_lib else str(error).splitlines()
+        print("error: " + "\n".join(map(foreign.visible, lines)), file=sys.stderr)
         return 2
 
 

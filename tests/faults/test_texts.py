@@ -58,7 +58,7 @@ def cells():
     said = new_output("stream", name="stdout", text="\n".join(f"o{text}o" for text in SHOWN))
     yield new_code_cell("print(1)", outputs=[said])
     named = {"data": [{"text": [foreign.in_html(t) for t in TEXTS], "name": "x"}], "layout": {}}
-    alt = {"label": "fig-all", "fig-cap": "All.", "fig-alt": " ".join(FORMS)}
+    alt = {"label": "fig-all", "fig-cap": "All.", "fig-alt": " ".join(SHOWN[: len(FORMS)])}
     yield new_code_cell(
         "2", metadata={"quarto": alt}, outputs=[new_output("display_data", {PLOTLY: named})]
     )
@@ -67,7 +67,8 @@ def cells():
 @pytest.fixture(scope="module")
 def pressed(tmp_path_factory):
     """The folder of the pressed book of one page that carries all texts."""
-    root = tmp_path_factory.mktemp("texts")
+    root = tmp_path_factory.mktemp("texts") / "50%25 %s {x} 'y'"  # a folder's name is foreign too
+    root.mkdir()
     (root / "r.bib").write_text("")
     index = new_notebook(cells=[new_markdown_cell("# Index {.unnumbered}\n\nWords.")])
     page = new_notebook(cells=list(cells()))
