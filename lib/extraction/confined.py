@@ -1,10 +1,10 @@
 """A tokenizer file from outside is read in a process of its own, which has so much time and memory.
 
-Its expressions run in the `tokenizers` library and in `regex`, where some take longer than the age
-of the world. Which ones cannot be told from their form: `(a|aa)+$` runs away and `(\\d{3})+` does
-not, and a dozen of `\\s*` in a row do without any nesting. So nothing is refused by its form, and
-the process that runs them is ended when its time is up. What becomes of it, a defect in the library
-included, is one line.
+Its expressions run in the `tokenizers` library and in `regex`, where some never end. Which ones,
+their form does not say: `(a|aa)+$` runs away, `(\\d{3})+`, which sound files have, does not, though
+both repeat what repeats, and `a{99999999}`, which repeats one letter, does. So nothing is refused by
+its form, and the process that runs them is ended when its time is up. Whatever becomes of it, a
+defect in the library included, is one line.
 """
 
 import contextlib
