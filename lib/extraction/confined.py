@@ -1,10 +1,10 @@
 """A tokenizer file from outside is read in a process of its own, which has so much time and memory.
 
 Its expressions run in the `tokenizers` library and in `regex`, where some never end. Which ones,
-their form does not say: `(a|aa)+$` runs away, `(\\d{3})+`, which sound files have, does not, though
-both repeat what repeats, and `a{99999999}`, which repeats one letter, does. So nothing is refused by
-its form, and the process that runs them is ended when its time is up. Whatever becomes of it, a
-defect in the library included, is one line.
+their form does not say: `(a|aa)+$` runs away, `(\\d{3})+`, which sound files have, does not, and
+`a{99999999}`, in which nothing is repeated twice, does. So nothing is refused by its form, and the
+process that runs them is ended when its time is up. Whatever becomes of it, a defect in the library
+included, is one line.
 """
 
 import contextlib
