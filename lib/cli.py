@@ -419,7 +419,8 @@ def tokens(args: argparse.Namespace) -> None:
     records = confined.records(args.tokenizer, args.rows or 0)
     seconds = time.perf_counter() - began
     lines = [json.dumps(record.as_dict(), ensure_ascii=False) + "\n" for record in records]
-    files.write_atomically(Path(args.out), lambda path: path.write_text("".join(lines), "utf-8"))
+    data = "".join(lines).encode("utf-8", "backslashreplace")  # half a surrogate as JSON spells it
+    files.write_atomically(Path(args.out), lambda path: path.write_bytes(data))
     count = Counter(record.reach for record in records)
     for reach in reachability.Reach:
         print(f"{count[reach]:>9,}  {reach}")

@@ -463,7 +463,8 @@ def write(report: Report, folder: Path) -> None:
     """report.json and tokens.csv, a line for each row of the matrix, into `folder`."""
     text = json.dumps(report.summary(), ensure_ascii=False, indent=1, default=float)
     folder.mkdir(parents=True, exist_ok=True)
-    files.write_atomically(folder / "report.json", lambda path: path.write_text(text, "utf-8"))
+    data = text.encode("utf-8", "backslashreplace")  # half a surrogate as JSON spells it
+    files.write_atomically(folder / "report.json", lambda path: path.write_bytes(data))
     files.write_atomically(folder / "tokens.csv", lambda path: _write_tokens(report, path))
 
 
