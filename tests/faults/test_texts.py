@@ -38,7 +38,6 @@ TEXTS = FORMS + random_texts(40)
 SHOWN = [foreign.visible(text) for text in TEXTS]
 BOOK = Book("Texts", "", "", (Page("index.qmd"), Page("chapters/a/01-t.qmd", "A")), "r.bib")
 PAGE = "chapters/a/01-t.html"
-PLACES = {}  # place -> how many texts were seen there
 
 
 def bare(text: str) -> str:
@@ -86,10 +85,9 @@ def pressed(tmp_path_factory):
 
 @pytest.fixture
 def noted(record_property):
-    """Count the texts seen at a place."""
-    yield lambda place: PLACES.update({place: len(TEXTS)})
-    record_property("cases", f"texts: {len(FORMS)} forms and {len(TEXTS) - len(FORMS)} random ones"
-                             f" in {len(PLACES)} places: {', '.join(PLACES)}")  # fmt: skip
+    """Tell how many texts were seen at a place."""
+    counts = f"{len(FORMS)} forms and {len(TEXTS) - len(FORMS)} random texts"
+    return lambda place: record_property("cases", f"texts, {place}: {counts}")
 
 
 def harmless(page: BeautifulSoup) -> None:
