@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory, gettempdir
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import nbformat
@@ -279,8 +279,7 @@ def _execute(
     notebook = copy.deepcopy(chapter.notebook)
     notebook.cells.append(nbformat.v4.new_code_cell(READ))
     try:
-        short = "/tmp" if len(gettempdir()) > 60 else None  # socket paths have a limit
-        with TemporaryDirectory(prefix="book-", dir=short) as sockets:
+        with TemporaryDirectory(prefix="book-") as sockets:
             os.environ["JUPYTER_RUNTIME_DIR"] = sockets
             executed = papermill.execute_notebook(
                 notebook,
@@ -312,9 +311,12 @@ def memory_of(executed: Path) -> int:
 
 
 def _kernel_config(folder: str) -> Config:
-    """Kernels that are spoken to through sockets in `folder`: no ports that could collide."""
+    """Kernels that are spoken to through sockets in `folder`: no ports that could collide.
+
+    A socket's path may have a hundred bytes; in a longer folder ports must do.
+    """
     socket = {"transport": "ipc", "ip": f"{folder}/kernel"}  # without ip all share one name
-    return Config({"KernelManager": socket} if os.name == "posix" else {})
+    return Config({"KernelManager": socket} if len(os.fsencode(folder)) < 90 else {})
 
 
 def _explain(chapter: Chapter, error: Any) -> str:
