@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
+NEW    := -c 'import sys; sys.exit(sys.version_info < (3, 11))'
 SCALE   = $(or $(BOOK_SCALE),book)
 
 .PHONY: help setup ready book archive test test-slow test-fast check format sums preview \
@@ -17,7 +18,9 @@ setup: $(STAMP) ## Make .venv and install what the book needs
 # Without Quarto the book is pressed with Pandoc, so its extra may fail; nothing else may. Quarto is
 # tried first and alone: where it cannot be had, the rest of the extra is not downloaded in vain.
 $(STAMP): pyproject.toml
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python $(NEW) 2>/dev/null || { $(PYTHON) $(NEW) 2>/dev/null || \
+	  { echo "$(PYTHON) is no Python 3.11 or newer: make setup PYTHON=python3.11"; exit 1; }; \
+	  $(PYTHON) -m venv --clear $(VENV); }
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=23'
 	$(BIN)/python -m pip install --quiet '.[test]'
 	@if command -v quarto >/dev/null 2>&1; then \

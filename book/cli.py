@@ -28,8 +28,10 @@ def add(verbs: argparse._SubParsersAction) -> None:
         metavar="NAME=VALUE",
         action="append",
         default=[],
-        help="set a parameter of the chapter; unknown names and other types are refused",
+        help="set a parameter of the chapter; what is out of its range is refused",
     )
+    help = "say which parameters the chapter has, with their ranges, and run nothing"
+    parser.add_argument("--list", action="store_true", help=help)
     parser.add_argument("--output", type=Path, help="where the executed notebook goes")
     parser.add_argument("--jobs", type=int, help="chapters at a time (default: one a core)")
     parser.add_argument("--generators", action="store_true", help="only the generator chapters")
@@ -141,12 +143,15 @@ def add(verbs: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> None:
     """Execute one chapter or all. Raises the book's own errors."""
     if args.chapter is None:
-        if args.parameters or args.output:
-            raise runner.ParameterError("-p and --output go with one chapter: name its .qmd file")
+        if args.parameters or args.output or args.list:
+            raise runner.ParameterError("-p, --list and --output go with one chapter: name it")
         files = [paths.ROOT / page.source for page in config.load().pages]
         schedule.run_all(files, args.jobs, "generator" if args.generators else "")
         return
     chapter = runner.open_chapter(args.chapter)
+    if args.list:
+        print("\n".join(runner.listed(chapter)))
+        return
     parameters = runner.parse_parameters(args.parameters, chapter)
     digest = ""
     if not parameters:
@@ -181,7 +186,7 @@ def answer(args: argparse.Namespace) -> None:
 
 def export(args: argparse.Namespace) -> None:
     """Write a chapter as a plain notebook."""
-    output = args.output or Path(args.chapter.with_suffix(".ipynb").name)
+    output = args.output or Path(f"{args.chapter.stem}.ipynb")
     print(f"wrote {runner.export(args.chapter, output)}")
 
 

@@ -18,6 +18,8 @@ import nbformat
 import yaml
 from nbformat import NotebookNode
 
+from lib import foreign
+
 INLINE = re.compile(r"(^|[^`])`\{python\}[ \t]([^`]+)`", re.MULTILINE)
 INLINE_MIME = "application/vnd.book.inline+json"
 INLINE_TAG = "inline"
@@ -169,7 +171,7 @@ def _shown(match: re.Match, queue: Iterator[dict[str, str]]) -> str:
         return data["text/markdown"]
     text = data.get("text/plain", "")
     if text[:1] in "'\"" and text[:1] == text[-1:]:
-        return re.sub(r"([\\`*_{}\[\]()>#+\-.!])", r"\\\1", data["text"])
+        return foreign.markdown(data["text"])
     if re.match(r"(np|numpy|torch|tensor)\b", text):
         raise ChapterError(f"the inline expression {expression!r} shows {text}: format it first")
     return text

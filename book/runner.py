@@ -7,11 +7,10 @@ executed notebook and words the errors.
 import copy
 import json
 import logging
-import math
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,26 +18,29 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import nbformat
-import yaml
 from nbformat import NotebookNode
 from traitlets.config import Config
 
-from book import reader
+from book import parameters, reader
+from book.parameters import Parameter, ParameterError
 from lib import digests, files, paths, progress, scale
 
-EXPONENT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+")
 # errors that are one line for the reader
-OWN_ERRORS = ("ArtifactMissing", "SpecimenError", "EditionError", "VocabularyError", "FileError")
+OWN_ERRORS = (
+    *("ArtifactMissing", "SpecimenError", "EditionError", "VocabularyError", "FileError"),
+    *("BpeError", "CorpusError", "ConfigError", "ScaleError", "Diverged", "ClockError"),
+)
 ALL = "all"  # in front matter, `reads: [all]`: the chapter reads what every other one left
 ANSI = re.compile(r"\x1b\[[0-9;]*m")  # colours in tracebacks
-KEPT = ("scale", "parameters", "key", "values", "read")  # of a run, where only the text changed
+# of a run, where only the text changed
+KEPT = ("scale", "parameters", "key", "values", "read", "memory")
 READ_MIME = "application/vnd.book.read+json"
 # the last cell of every run
-READ = f"from lib import files\ndisplay({{'{READ_MIME}': files.noted}}, raw=True)"
-
-
-class ParameterError(ValueError):
-    """A parameter that the chapter does not have, or of another type."""
+READ = f"""\
+import resource
+from lib import files
+peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes
+display({{"{READ_MIME}": {{"files": files.noted, "memory": peak}}}}, raw=True)"""
 
 
 class ChapterFailed(RuntimeError):
@@ -82,17 +84,25 @@ class Chapter:
         """Where its executed notebook lies at the current scale."""
         return executed_path(self.name)
 
-    def parameters(self) -> dict[str, Any]:
-        """Names and literal values of its parameters cell; empty for a page without one."""
+    def parameters(self) -> dict[str, Parameter]:
+        """The parameters of its parameters cell by name; empty for a page without one."""
         for cell in self.notebook.cells:
             if "parameters" in cell.metadata.get("tags", []):
-                return scale.parameter_literals(cell.source, self.source)
+                scales = [scale.overrides(self.name, name) for name in scale.SCALES]
+                return parameters.of(cell.source, self.source, scales)
         return {}
 
-    def upstream(self) -> dict[str, dict[str, Any]]:
+    def upstream(self) -> dict[str, dict[str, Parameter]]:
         """Parameters of the generators that it reads, by generator."""
         names = [name for name in self.reads if name != ALL]
         return {name: open_chapter(paths.CHAPTERS / f"{name}.qmd").parameters() for name in names}
+
+    def known(self) -> dict[str, Parameter]:
+        """All that may be given: its own parameters, and those of the generators that it reads."""
+        found = {}
+        for one in [*self.upstream().values(), self.parameters()]:
+            found |= one
+        return found
 
 
 def open_chapter(source: Path | str) -> Chapter:
@@ -102,7 +112,7 @@ def open_chapter(source: Path | str) -> Chapter:
     """
     named = paths.CHAPTERS / f"{source}.qmd"
     source = (named if named.is_file() else Path(source)).resolve()
-    if source.suffix != ".qmd":
+    if source.suffix != ".qmd" or (source.exists() and not source.is_file()):
         raise reader.ChapterError(
             f"{source}: is no chapter; name one (discovery/01-norms) or a .qmd"
         )
@@ -128,48 +138,42 @@ def executed_path(name: str, *, changed: bool = False) -> Path:
 
 def parse_parameters(words: list[str], chapter: Chapter) -> dict[str, Any]:
     """`name=value` words as checked parameters of `chapter`. Raises ParameterError."""
-    given = {}
+    given, known = {}, chapter.known()
     for word in words:
         name, equals, text = word.partition("=")
         if not equals:
-            raise ParameterError(f"-p takes name=value, got {word!r}")
-        try:
-            given[name] = _number(text)
-        except yaml.YAMLError as error:
-            raise ParameterError(f"-p {name}: {text!r} is no value ({error})") from error
-    return check_parameters(given, chapter)
+            raise ParameterError(f"-p takes name=value, not {word[:60]!r}")
+        given[name] = _known(name, known, chapter).read(text)
+    return given
 
 
 def check_parameters(given: dict[str, Any], chapter: Chapter) -> dict[str, Any]:
     """`given`, each of its literal's type. Raises ParameterError that lists what is valid."""
-    own, known = chapter.parameters(), {}
-    for parameters in [*chapter.upstream().values(), own]:
-        known |= parameters
-    valid = ", ".join(f"{n} ({type(v).__name__}, {v!r})" for n, v in own.items()) or "none"
+    known = chapter.known()
+    return {name: _known(name, known, chapter).check(value) for name, value in given.items()}
+
+
+def _known(name: str, known: dict[str, Parameter], chapter: Chapter) -> Parameter:
+    """The parameter of that name, of the chapter or of what it reads. Raises ParameterError."""
+    if name in known:
+        return known[name]
+    own = chapter.parameters()
+    valid = ", ".join(f"{p.name} ({type(p.literal).__name__}, {p.literal!r})" for p in own.values())
     if len(known) > len(own):
-        more = ", ".join(name for name in known if name not in own)
-        valid += f"; of what it reads: {more}"
-    checked = {}
-    for name, value in given.items():
-        if name not in known:
-            raise ParameterError(f"{chapter.name} has no parameter {name!r}; it has: {valid}")
-        default = known[name]
-        if type(default) is float and type(value) is int:
-            value = float(value)
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ParameterError(f"{chapter.name}: {name} must be finite, got {value}")
-        if default is not None and type(value) is not type(default):
-            raise ParameterError(
-                f"{chapter.name}: {name} must be {type(default).__name__}, "
-                f"got {value!r} ({type(value).__name__}); parameters: {valid}"
-            )
-        checked[name] = value
-    return checked
+        valid += f"; of what it reads: {', '.join(n for n in known if n not in own)}"
+    wrong = f"{chapter.name} has no parameter {name[:60]!r}"
+    raise ParameterError(f"{wrong}; it has: {valid or 'none'}")
 
 
-def _number(text: str) -> Any:
-    """The YAML value of `text`; 3e-4, which YAML reads as text, is the number a person means."""
-    return float(text) if EXPONENT.fullmatch(text.strip()) else yaml.safe_load(text)
+def listed(chapter: Chapter) -> Iterator[str]:
+    """A line for each parameter that may be given: its value at this scale, range and meaning."""
+    for name, known in {chapter.name: chapter.parameters(), **chapter.upstream()}.items():
+        if name != chapter.name:
+            yield f"\nof {name}, which it reads:"
+        values = scale.overrides(name, scale.current())
+        for one in known.values():
+            value = values.get(one.name, one.literal)
+            yield f"{one.name} = {value!r}: {one.wanted}; {one.meaning}".rstrip("; ")
 
 
 def run(
@@ -193,9 +197,9 @@ def run(
     }
     os.environ[scale.UPSTREAM] = json.dumps(upstream)
     output = Path(output) if output else executed_path(chapter.name, changed=bool(parameters))
-    executed, read = _execute(chapter, own) if chapter.code else (chapter.notebook, {})
+    executed, read, peak = _execute(chapter, own) if chapter.code else (chapter.notebook, {}, 0)
     about = {"scale": scale.current(), "parameters": digests.plain(parameters), "key": digest}
-    about["read"] = read
+    about |= {"read": read, "memory": peak}
     about["values"] = reader.inline_values(executed)
     _write(chapter, reader.fill(executed, about["values"]), about, output)
     return output
@@ -255,10 +259,13 @@ def read_of(seal: str) -> dict[str, str]:
     return {name: state for state, name in pairs}
 
 
-def _execute(chapter: Chapter, parameters: dict[str, Any]) -> tuple[NotebookNode, dict[str, str]]:
+def _execute(
+    chapter: Chapter, parameters: dict[str, Any]
+) -> tuple[NotebookNode, dict[str, str], int]:
     """The chapter's notebook with outputs, run in a kernel of its own from the project's root.
 
-    And the files of data/ that it has read, or that the generators which it reads had read.
+    And the files of data/ that it has read, or that the generators which it reads had read, and the
+    most memory that the kernel had, in bytes.
     """
     import papermill
     from nbclient.exceptions import DeadKernelError
@@ -272,7 +279,7 @@ def _execute(chapter: Chapter, parameters: dict[str, Any]) -> tuple[NotebookNode
     notebook = copy.deepcopy(chapter.notebook)
     notebook.cells.append(nbformat.v4.new_code_cell(READ))
     try:
-        with TemporaryDirectory(prefix="book-") as sockets:  # short: socket paths have a limit
+        with TemporaryDirectory(prefix="book-") as sockets:
             os.environ["JUPYTER_RUNTIME_DIR"] = sockets
             executed = papermill.execute_notebook(
                 notebook,
@@ -290,19 +297,29 @@ def _execute(chapter: Chapter, parameters: dict[str, Any]) -> tuple[NotebookNode
     except DeadKernelError:
         why = "its kernel died; most often the memory was full: try a smaller BOOK_SCALE"
         raise ChapterFailed(f"{chapter.source.name}: {why}, or fewer --jobs") from None
-    read = executed.cells.pop().outputs[-1].data[READ_MIME]
+    found = executed.cells.pop().outputs[-1].data[READ_MIME]
+    read = found["files"]
     for name in chapter.reads if ALL not in chapter.reads else ():
         with suppress(OSError):  # a generator that a single run does without
             read = read_of(seal_of(executed_path(name)).read_text()) | read
-    return executed, read
+    return executed, read, found["memory"]
+
+
+def memory_of(executed: Path) -> int:
+    """The most memory that the kernel of an executed notebook had, in bytes; 0 without a kernel."""
+    return json.loads(executed.read_text(encoding="utf-8"))["metadata"]["book"]["memory"]
 
 
 def _kernel_config(folder: str) -> Config:
-    """Warm kernels, spoken to through sockets in `folder`: no ports that could collide."""
+    """Warm kernels, spoken to through sockets in `folder`: no ports that could collide.
+
+    A socket's path may have a hundred bytes; in a longer folder ports must do.
+    """
     from book import warm_kernels
 
-    socket = {"transport": "ipc", "ip": f"{folder}/kernel"}  # without ip all share one name
-    settings = {"KernelManager": socket} if os.name == "posix" else {}
+    settings: dict[str, Any] = {}
+    if os.name == "posix" and len(os.fsencode(folder)) < 90:
+        settings["KernelManager"] = {"transport": "ipc", "ip": f"{folder}/kernel"}
     if warm_kernels.forks:
         settings["NotebookClient"] = {"kernel_manager_class": warm_kernels.Manager}
     return Config(settings)
@@ -312,6 +329,8 @@ def _explain(chapter: Chapter, error: Any) -> str:
     """The failing cell and the end of its traceback, in a few lines."""
     if error.ename in OWN_ERRORS:
         return f"{chapter.source.name}: {error.evalue}"
+    if error.ename == "ModuleNotFoundError":
+        return f"{chapter.source.name}: {error.evalue}: run `make setup`"
     plain = ANSI.sub("", "\n".join(str(line) for line in error.traceback[-1:])).splitlines()
     source = "\n".join("    " + line for line in str(error.source).splitlines()[-6:])
     end = "\n".join(plain[-4:])

@@ -145,8 +145,8 @@ def _execute(
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // jobs)))
     if len(stale) == 1:
         [name] = stale
-        seconds, failure = _run_one(catalogue[name].source, wanted[name])
-        _say(name, seconds, failure)
+        said, failure = _run_one(catalogue[name].source, wanted[name])
+        _say(name, said, failure)
         return {name: failure} if failure else {}
     place = {name: at for at, name in enumerate(catalogue)}
     sorter, left = order(catalogue), set(stale)
@@ -180,8 +180,8 @@ def _execute(
                 name = running.pop(future)
                 left.remove(name)
                 bar.update()
-                seconds, failure = future.result()
-                _say(name, seconds, failure)
+                said, failure = future.result()
+                _say(name, said, failure)
                 if failure:
                     failures[name] = failure
                 else:
@@ -203,15 +203,15 @@ def _end_with_its_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _say(name: str, seconds: float, failure: str) -> None:
-    print(f"  {name}: {'FAILED' if failure else f'{seconds:.1f} s'}", flush=True)
+def _say(name: str, said: str, failure: str) -> None:
+    print(f"  {name}: {'FAILED' if failure else said}", flush=True)
 
 
-def _run_one(source: Path, wanted: str) -> tuple[float, str]:
-    """Run one chapter in a worker process: seconds and the failure's text ("" if none)."""
+def _run_one(source: Path, wanted: str) -> tuple[str, str]:
+    """Run one chapter in a worker process: its seconds and memory, or the failure's text."""
     started = time.perf_counter()
     try:
-        runner.run(source, digest=wanted)
+        peak = runner.memory_of(runner.run(source, digest=wanted))
     except (ChapterFailed, ParameterError, reader.ChapterError, scale.ScaleError) as error:
-        return time.perf_counter() - started, str(error)
-    return time.perf_counter() - started, ""
+        return "", str(error)
+    return f"{time.perf_counter() - started:.1f} s, {peak / 1e9:.2f} GB", ""

@@ -20,7 +20,7 @@ from lib import artifacts, files, foreign, paths
 from lib.extraction import catalogue, corpus, fetching, specimens, store, tensor_files
 from lib.extraction.catalogue import SpecimenError, need
 
-MOST_ROWS = 10_000_000  # of a matrix: some forty times the largest vocabulary
+MOST_ROWS = 1 << 21  # of a matrix: twice the largest vocabulary known
 FIRST_IDS = 10  # of each hole or component, in an answer
 SHOWN = 20  # holes or components in a text answer; --json has all
 COLUMNS = ("unique", "holes", "tokens", "largest", "varying")  # of a snowball
@@ -271,7 +271,7 @@ def clock(args: argparse.Namespace) -> None:
 
 def _norms(args: argparse.Namespace) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
     """What `clock` asks: about the source, norms of all rows (NaN where unknown), ids listed."""
-    from lib.extraction import emission
+    from lib.extraction import confined
 
     tokenizer = args.tokenizer
     if args.matrix.endswith(".json"):
@@ -294,7 +294,7 @@ def _norms(args: argparse.Namespace) -> tuple[dict[str, Any], np.ndarray, np.nda
         found = str(beside) if beside.is_file() else None
         tokenizer = tokenizer or specimen.description.tokenizer or found
     need(tokenizer, f"{args.matrix}: which tokenizer? give --tokenizer")
-    records = emission.records(tokenizer, len(norms))
+    records = confined.records(tokenizer, len(norms))
     dead = [r.id for r in records if r.reach.dead and r.id < len(norms)]
     return about, norms, np.array(dead, dtype=int)
 
@@ -398,13 +398,14 @@ def tokens(args: argparse.Namespace) -> None:
     Write one JSON line for each id from 0 to the rows of the model's matrix: id, class, bytes
     (hex), text, script, evidence. Any tokenizer.json that the `tokenizers` library reads will do.
     """
-    from lib.extraction import emission, reachability
+    from lib.extraction import confined, reachability
 
     began = time.perf_counter()
-    records = emission.records(args.tokenizer, args.rows or 0)
+    records = confined.records(args.tokenizer, args.rows or 0)
     seconds = time.perf_counter() - began
     lines = [json.dumps(record.as_dict(), ensure_ascii=False) + "\n" for record in records]
-    files.write_atomically(Path(args.out), lambda path: path.write_text("".join(lines), "utf-8"))
+    data = "".join(lines).encode("utf-8", "backslashreplace")  # half a surrogate as JSON spells it
+    files.write_atomically(Path(args.out), lambda path: path.write_bytes(data))
     count = Counter(record.reach for record in records)
     for reach in reachability.Reach:
         print(f"{count[reach]:>9,}  {reach}")

@@ -50,3 +50,8 @@ def in_sheet(text: str) -> str:
     """The text for a cell of a CSV file: no program takes it for a formula."""
     text = visible(text)
     return "'" + text if text.startswith(FORMULA) else text
+
+
+def in_figure(text: str) -> str:
+    """The text for a label of a figure: none of its dollars begins a formula."""
+    return visible(text).replace("$", r"\$")

@@ -60,6 +60,11 @@ def run(arguments: list[str], text: str, source: str) -> str:
     return answer.stdout
 
 
+def _address(path: Path) -> str:
+    """A file's path where Pandoc takes addresses too: it decodes them."""
+    return str(path).replace("%", "%25")
+
+
 def read(markdown: str, source: str) -> list[dict[str, Any]]:
     """The blocks of a page's Markdown."""
     return json.loads(run([*READER, "--to", "json"], markdown, source))["blocks"]
@@ -75,7 +80,7 @@ def edition(pages: list[dict], name: str, bibliography: Path, lang: str) -> dict
         pages,
         {
             "edition": name,
-            "bibliography": str(bibliography),
+            "bibliography": _address(bibliography),
             "link-citations": True,
             "lang": lang,
         },
@@ -95,7 +100,7 @@ def html_page(blocks: list[dict], meta: dict[str, Any], source: str) -> str:
     """One page of the HTML edition through the template; math is MathML."""
     arguments = ["--from", "json", "--to", "html5", "--mathml", "--standalone", "--wrap=none"]
     arguments += ["--toc", "--toc-depth=3", "--email-obfuscation=none"]
-    arguments += ["--template", str(ASSETS / "page.html")]
+    arguments += ["--template", _address(ASSETS / "page.html")]
     return run(arguments, json.dumps(document(blocks, meta)), source)
 
 
@@ -103,7 +108,7 @@ def sheet(blocks: list[dict], meta: dict[str, Any], folder: Path) -> str:
     """A page that needs no other file: pictures, style and fonts of `folder` are inside it."""
     arguments = ["--from", "json", "--to", "html5", "--mathml", "--standalone", "--wrap=none"]
     arguments += ["--toc", "--toc-depth=3", "--email-obfuscation=none", "--embed-resources"]
-    arguments += ["--template", str(ASSETS / "sheet.html"), "--resource-path", str(folder)]
+    arguments += ["--template", _address(ASSETS / "sheet.html"), "--resource-path", str(folder)]
     return run(arguments, json.dumps(document(blocks, meta)), str(meta["pagetitle"]))
 
 

@@ -270,6 +270,7 @@ VIOLATIONS = [
     ("parameters/scales", "data/scales/full.yml", None, {"data/scales/full.yml": "one/09-gone:\n  steps: 5\n"}),
     ("parameters/scales", "data/scales/full.yml", "stepz", {"data/scales/full.yml": "one/01-make:\n  stepz: 5\n"}),
     ("parameters/scales", "data/scales/full.yml", "rate", {"data/scales/full.yml": "one/01-make:\n  rate: 3e-4\n"}),
+    ("parameters/scales", "data/scales/full.yml", "rate", {"data/scales/full.yml": "one/01-make:\n  rate: -1.0\n"}),
     ("parameters/scales", "data/scales/full.yml", None, {"data/scales/full.yml": "one/01-make: 5\n"}),
     ("labels/unique", LOOK_FILE, "#sec-make", text("So.\n\n## Again {#sec-make}")),
     ("labels/unique", LOOK_FILE, "label: setup\n#| echo", text("```{python}\n#| label: setup\n#| echo: true\n1\n```")),
@@ -489,6 +490,19 @@ def ran(root: Path, monkeypatch, *cells: tuple[int, str]) -> list:
     file.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(notebook, file)
     return [(f.line, f.message) for f in groups.run(root, ran=True)]
+
+
+def test_a_chapter_that_needs_more_memory_than_the_limit_is_found(tmp_path, monkeypatch):
+    write_book(tmp_path)
+    assert ran(tmp_path, monkeypatch, (1, "x")) == []
+    file = tmp_path / "executed" / "book" / "one" / "02-look.ipynb"
+    for memory, said in ((1.9e9, []), (2.5e9, [(1, "needs 2.5 GB of memory; 2 are the limit")])):
+        notebook = nbformat.read(file, as_version=4)
+        notebook.metadata.book = {"memory": memory}
+        nbformat.write(notebook, file)
+        assert [(f.line, f.message) for f in groups.run(tmp_path, ran=True)] == said
+    monkeypatch.setenv("BOOK_SCALE", "full")  # has no limit, and was not run here
+    assert groups.run(tmp_path, ran=True) == []
 
 
 def test_sentences_that_do_not_hold_are_found_where_they_stand(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """The command line: answers in words and in JSON, errors in one line with status 2."""
 
+import ast
 import json
 from types import SimpleNamespace
 
@@ -100,6 +101,26 @@ def test_the_artefacts_are_verified_and_the_damaged_removed(tmp_path, monkeypatc
     assert f"ok       cast-rows/{sound.name}" in said and f"DAMAGED  {damaged} is damaged" in said
     assert main(["verify", "--remove"]) == 1 and not damaged.exists()
     assert main(["verify"]) == 0
+
+
+def test_a_package_that_is_not_installed_is_one_line(monkeypatch, capsys):
+    def parser():
+        raise ModuleNotFoundError("No module named 'x'", name=name)
+
+    monkeypatch.setattr("lib.__main__.parser", parser)
+    name = "x.y"
+    assert main(["census"]) == 2
+    assert capsys.readouterr().err.startswith("error: No module named 'x': run `make setup`")
+    name = "lib.x"  # a defect
+    with pytest.raises(ModuleNotFoundError):
+        main(["census"])
+
+
+def test_an_older_python_is_told_so_before_it_fails():
+    source = (paths.ROOT / "lib" / "__main__.py").read_text()
+    before = ast.parse(source, feature_version=(3, 7)).body[:4]  # it can be read at all
+    assert isinstance(before[-1], ast.If) and "version_info" in ast.unparse(before[-1])
+    assert [node.names[0].name for node in before[1:3]] == ["argparse", "sys"]
 
 
 def test_defects_keep_their_traceback_and_interruptions_their_status(monkeypatch, capsys):

@@ -75,7 +75,7 @@ def test_parameters_are_checked_and_leave_the_books_page_alone(asked):
     ran = nbformat.read(executed(project, "one/01-make"), as_version=4)
     assert ran.metadata.book.parameters == {}
     assert "has no parameter 'stepz'; it has: steps (int, 50)" in found[2]["error"]
-    assert "steps must be int, got 'many'" in found[3]["error"]
+    assert "steps must be an integer from 1 to 5,000, not 'many'" in found[3]["error"]
 
 
 def test_a_page_without_code_and_a_file_that_is_not_there(asked):

@@ -164,7 +164,7 @@ def shown(value, **more):
         (shown(13), "13"),
         (shown("1.5 × 10⁻⁹"), "1\\.5 × 10⁻⁹"),
         (shown("a*b_c [d](e)"), "a\\*b\\_c \\[d\\]\\(e\\)"),
-        (shown("it's"), "it's"),
+        (shown("it's <b> $x$ ~"), "it\\'s \\<b\\> \\$x\\$ \\~"),
         (shown("$x$", **{"text/markdown": "$x$"}), "$x$"),
     ],
 )

@@ -147,18 +147,18 @@ def test_one_chapter_alone_needs_no_other_process(here, monkeypatch, capsys):
     monkeypatch.setattr(schedule, "_run_one", fails_without_kernel)
     monkeypatch.setattr(schedule, "ProcessPoolExecutor", lambda *_, **__: pytest.fail("a pool"))
     schedule.run(chapters, only={"b"})
-    assert chapters["b"].executed.exists() and "b: 0.0 s" in capsys.readouterr().out
+    assert chapters["b"].executed.exists() and "b: 0.0 s, 0 bytes" in capsys.readouterr().out
     with pytest.raises(ChapterFailed, match=r"a\.qmd failed"):
         schedule.run(chapters, only={"a"})
     assert "a: FAILED" in capsys.readouterr().out
 
 
-def fails_without_kernel(source: Path, wanted: str) -> tuple[float, str]:
+def fails_without_kernel(source: Path, wanted: str) -> tuple[str, str]:
     """As schedule._run_one, but chapter a fails."""
     if source.stem == "a":
-        return 0.0, "a.qmd failed"
-    runner.run(source, digest=wanted)
-    return 0.0, ""
+        return "", "a.qmd failed"
+    peak = runner.memory_of(runner.run(source, digest=wanted))
+    return f"0.0 s, {peak} bytes", ""
 
 
 class Here(schedule.ProcessPoolExecutor):

@@ -9,6 +9,8 @@ import yaml
 from book.check.finding import Finding
 from book.check.project import Page, Project
 from book.check.prose import line_at
+from book.parameters import Parameter, ParameterError, of
+from lib import scale
 
 SCALES = ("smoke", "full")  # the book scale is what the cells say
 OWN = {"colormap", "seed"}  # how a chapter shows things, and its own random numbers
@@ -17,11 +19,11 @@ PLAIN = {"colormap", "seed"}  # names that say enough
 
 def check(project: Project) -> Iterator[Finding]:
     """Findings on parameters cells and data/scales."""
-    tables = {scale: _table(project, scale) for scale in SCALES}
+    tables = {name: _table(project, name) for name in SCALES}
     for page in project.pages:
         yield from _literal(page)
-    for scale, table in tables.items():
-        yield from _scale_file(project, scale, table)
+    for name, table in tables.items():
+        yield from _scale_file(project, name, table)
     for page in project.pages:
         for name in page.reads:
             generator = project.page(name)
@@ -29,9 +31,9 @@ def check(project: Project) -> Iterator[Finding]:
                 yield from _shadow(page, generator)
 
 
-def _table(project: Project, scale: str) -> dict[str, Any]:
+def _table(project: Project, name: str) -> dict[str, Any]:
     try:
-        table = yaml.safe_load(project.read(f"data/scales/{scale}.yml"))
+        table = yaml.safe_load(project.read(f"data/scales/{name}.yml"))
     except yaml.YAMLError:  # said by the group `yaml`
         return {}
     return table if isinstance(table, dict) else {}
@@ -73,8 +75,8 @@ def _literal(page: Page) -> Iterator[Finding]:
             )
 
 
-def _scale_file(project: Project, scale: str, table: dict[str, Any]) -> Iterator[Finding]:
-    file = f"data/scales/{scale}.yml"
+def _scale_file(project: Project, name: str, table: dict[str, Any]) -> Iterator[Finding]:
+    file = f"data/scales/{name}.yml"
     text = project.read(file)
     for chapter, values in table.items():
         line = line_at(text, max(text.find(f"{chapter}:"), 0))
@@ -97,17 +99,14 @@ def _scale_file(project: Project, scale: str, table: dict[str, Any]) -> Iterator
                 "write `name: value` lines below it",
             )
             continue
-        known = page.parameters
+        known = _known(page, values)
         for name, value in values.items():
             if name not in known:
                 message = f"{chapter} has no parameter {name!r}"
                 mend = f"it has {', '.join(known) or 'none'}"
-            elif not _same_type(value, known[name]):
-                message = (
-                    f"{chapter}: {name} is {value!r} ({type(value).__name__}), "
-                    f"its literal is {known[name]!r} ({type(known[name]).__name__})"
-                )
-                mend = "give the literal's type (YAML reads 3e-4 as text: write 3.0e-4)"
+            elif value is not None and (problem := _problem(known[name], value)):
+                message = f"{chapter}: {problem}"
+                mend = "give what it may be (YAML reads 3e-4 as text: write 3.0e-4)"
             else:
                 continue
             at = text.find(f"{name}:", max(text.find(f"{chapter}:"), 0))
@@ -116,12 +115,21 @@ def _scale_file(project: Project, scale: str, table: dict[str, Any]) -> Iterator
             )
 
 
-def _same_type(value: Any, literal: Any) -> bool:
-    if literal is None or value is None:
-        return True
-    if isinstance(literal, (list, tuple)) and isinstance(value, list):
-        return True
-    return type(value) is type(literal)
+def _known(page: Page, values: dict[str, Any]) -> dict[str, Parameter]:
+    """The page's parameters; none where its cell is not plain, as `_literal` says."""
+    try:
+        return of(page.parameters_cell.code, page.file, [values]) if page.parameters_cell else {}
+    except scale.ScaleError:
+        return {}
+
+
+def _problem(parameter: Parameter, value: Any) -> str:
+    """What is wrong with the value; empty where nothing is."""
+    try:
+        parameter.check(value)
+    except ParameterError as error:
+        return str(error)
+    return ""
 
 
 def _shadow(page: Page, generator: Page) -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""Sentences whose guard fails in the executed notebooks of the scale in force."""
+"""What the executed notebooks of the scale in force tell: guards that fail, memory."""
 
 import json
 import re
@@ -7,7 +7,10 @@ from collections.abc import Iterator
 from book import runner
 from book.check.finding import Finding
 from book.check.project import Project
+from lib import scale
 from lib.claims import FAILS, STANDS
+
+MEMORY = 2e9  # bytes that a chapter may need below full scale
 
 APART = re.compile(r"\n\s*\n|^\s*(?:[-*+]|\d+[.)])\s+|^#+ .*$", re.MULTILINE)  # paragraphs, items
 SENTENCE = re.compile(r"(?:^|[.!?]\s+)([^.!?]*(?:[.!?](?!\s)[^.!?]*)*[.!?]?\s*)$")
@@ -18,9 +21,14 @@ def check(project: Project) -> Iterator[Finding]:
     for page in project.pages:
         path = runner.executed_path(page.name)
         try:
-            cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+            executed = json.loads(path.read_text(encoding="utf-8"))
+            cells = executed["cells"]
         except (OSError, ValueError, KeyError):
             continue
+        memory = executed["metadata"].get("book", {}).get("memory", 0)
+        if memory > MEMORY and scale.current() != "full":
+            message = f"needs {memory / 1e9:.1f} GB of memory; {MEMORY / 1e9:.0f} are the limit"
+            yield Finding(page.file, 1, "ran/memory", message, "read and keep less at a time")
         for cell in cells:
             text = "".join(cell["source"]) if cell["cell_type"] == "markdown" else ""
             before, mark, rest = text.partition(FAILS)

@@ -26,7 +26,7 @@ from lib import files, foreign, progress, show
 from lib.analysis import census, charts, clock, clusters, geometry
 from lib.analysis.census import Census
 from lib.analysis.clusters import Cluster, Void
-from lib.extraction import emission, models, reachability
+from lib.extraction import confined, emission, models, reachability
 from lib.extraction.catalogue import SpecimenError
 from lib.extraction.editions import EditionError
 from lib.extraction.models import Model
@@ -161,7 +161,7 @@ class Report:
             named = zip(range(rows), self.model.spelled, strict=False)
             found = [Record(id, Reach.UNDECIDED, b"", text, why) for id, text in named]
             return emission.padded(found, rows) if found else ()
-        make = lambda: emission.records(self.model.tokenizer, rows)  # noqa: E731
+        make = lambda: confined.records(self.model.tokenizer, rows)  # noqa: E731
         records = self.tried("tokenizer", make) or ()
         if len(records) > rows:
             beyond = len(records) - rows
@@ -463,7 +463,8 @@ def write(report: Report, folder: Path) -> None:
     """report.json and tokens.csv, a line for each row of the matrix, into `folder`."""
     text = json.dumps(report.summary(), ensure_ascii=False, indent=1, default=float)
     folder.mkdir(parents=True, exist_ok=True)
-    files.write_atomically(folder / "report.json", lambda path: path.write_text(text, "utf-8"))
+    data = text.encode("utf-8", "backslashreplace")  # half a surrogate as JSON spells it
+    files.write_atomically(folder / "report.json", lambda path: path.write_bytes(data))
     files.write_atomically(folder / "tokens.csv", lambda path: _write_tokens(report, path))
 
 

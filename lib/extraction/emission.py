@@ -17,7 +17,6 @@ is asked for every witness that the search found.
 """
 
 import base64
-import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
@@ -77,9 +76,9 @@ class Pipeline:
     """A tokenizer.json in the library, and what its parts are. Raises VocabularyError."""
 
     def __init__(self, data: bytes, name: str):
+        self.file = vocabulary.read_json(data, name)
         try:
-            text = data.decode("utf-8")
-            self.library, self.file = Tokenizer.from_str(text), json.loads(text)
+            self.library = Tokenizer.from_str(data.decode("utf-8"))
         except Exception as error:  # the library raises nothing narrower
             why = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise VocabularyError(f"{name}: the tokenizers library cannot read it: {why}") from None

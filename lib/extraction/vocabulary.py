@@ -7,12 +7,14 @@ file.
 import base64
 import binascii
 import json
-from collections.abc import Mapping
+import reprlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
+import fastjsonschema
 import regex
 from fontTools import unicodedata as ucd
 
@@ -25,6 +27,56 @@ NEUTRAL = ("Zyyy", "Zinh", "Zzzz")  # scripts: common, inherited, unknown
 NORMALISERS = ("NFC", "NFD", "NFKC", "NFKD")
 PUNCTUATION = r"[\p{P}$+<=>\^`|~]"  # as the `tokenizers` library has it: Unicode's and ASCII's
 ALONE = ("Isolated", "Contiguous")
+MOST_IDS = 1 << 21  # twice the largest vocabulary known
+LONGEST = 1 << 16  # characters of a token or an expression
+ID = {"type": "integer", "minimum": 0, "maximum": MOST_IDS - 1}
+TEXT = {"type": "string", "maxLength": LONGEST}
+PART = {"$ref": "#/definitions/part"}
+PARTS = {"type": "array", "maxItems": 1000, "items": PART}
+ADDED = {"type": "object", "required": ["id", "content"], "properties": {"id": ID, "content": TEXT}}
+SCHEMA = {  # of a tokenizer.json: what is read of it here, and no other file is so large
+    "$schema": "http://json-schema.org/draft-04/schema#",
+    "type": "object",
+    "required": ["model"],
+    "properties": {
+        "added_tokens": {"type": ["array", "null"], "maxItems": MOST_IDS, "items": ADDED},
+        "normalizer": PART,
+        "pre_tokenizer": PART,
+        "model": {
+            "type": "object",
+            "required": ["vocab"],
+            "properties": {
+                "type": TEXT,
+                "vocab": {
+                    "type": ["object", "array"],
+                    "maxProperties": MOST_IDS,
+                    "maxItems": MOST_IDS,
+                    "additionalProperties": ID,
+                    "items": {"type": "array", "minItems": 2, "items": [TEXT, {"type": "number"}]},
+                },
+                "merges": {"type": ["array", "null"], "items": {"type": ["string", "array"]}},
+                "continuing_subword_prefix": {"type": ["string", "null"], "maxLength": 64},
+                "end_of_word_suffix": {"type": ["string", "null"], "maxLength": 64},
+            },
+        },
+    },
+    "definitions": {
+        "part": {
+            "type": ["object", "null"],
+            "required": ["type"],
+            "properties": {
+                "type": TEXT,
+                "pattern": {"type": "object", "properties": {"String": TEXT, "Regex": TEXT}},
+                "content": TEXT,
+                "prepend": TEXT,
+                "replacement": TEXT,
+                "behavior": TEXT,
+                "normalizers": PARTS,
+                "pretokenizers": PARTS,
+            },
+        },
+    },
+}
 GPT2_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
 
@@ -172,23 +224,50 @@ def parse_tiktoken(data: bytes, where: str) -> tuple[bytes | None, ...]:
             raise VocabularyError(
                 f"{where}: line {number} is not 'base64 rank': {line[:40]!r}"
             ) from error
-        if id in found or not 0 <= id < 1 << 24:
+        if id in found or not 0 <= id < MOST_IDS:
             raise VocabularyError(f"{where}: line {number}: rank {id} stands twice or is absurd")
         found[id] = token
     if not found:
         raise VocabularyError(f"{where}: holds no tokens")
+    _held([*found], map(len, found.values()), where)
     return tuple(found.get(id) for id in range(max(found) + 1))
+
+
+def read_json(data: bytes, where: str) -> dict[str, Any]:
+    """The contents of a tokenizer.json, held to SCHEMA. Raises VocabularyError."""
+    try:
+        file = _schema()(json.loads(data))
+    except fastjsonschema.JsonSchemaException as error:
+        why = " ".join(f"{error.message[:120]}, not {reprlib.repr(error.value)}".split())
+        raise VocabularyError(f"{where}: not a tokenizer.json: {why}") from None
+    except (ValueError, RecursionError) as error:
+        raise VocabularyError(f"{where}: not a tokenizer.json: {error!r}") from None
+    tokens, added = file["model"]["vocab"], file.get("added_tokens") or []
+    ids = range(len(tokens)) if isinstance(tokens, list) else tokens.values()
+    _held([*ids, *(one["id"] for one in added)], map(len, tokens), where)
+    return file
+
+
+def _held(ids: Sequence[int], lengths: Iterable[int], where: str) -> None:
+    """Raises VocabularyError where a token is absurdly long, or most of the ids stand for none."""
+    longest, last = max(lengths, default=0), max(ids, default=0)
+    if longest > LONGEST:
+        raise VocabularyError(f"{where}: a token of {longest:,} letters; {LONGEST:,} are the most")
+    if last >= 4 * len(ids) + (1 << 16):
+        raise VocabularyError(f"{where}: the id {last:,} among only {len(ids):,} tokens is absurd")
+
+
+@lru_cache(maxsize=1)
+def _schema() -> Callable[[Any], Any]:
+    return fastjsonschema.compile(SCHEMA)
 
 
 def parse_tokenizer_json(data: bytes, where: str, rows: int = 0) -> Vocabulary:
     """A BPE `tokenizer.json` of the `tokenizers` library. Raises VocabularyError on other kinds."""
-    try:
-        file = json.loads(data)
-        model = file["model"]
-        kind = model.get("type", "BPE")
-        vocabulary, merges = model["vocab"], model.get("merges")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise VocabularyError(f"{where}: not a tokenizer.json: {error!r}") from error
+    file = read_json(data, where)
+    model = file["model"]
+    kind = model.get("type", "BPE")
+    vocabulary, merges = model["vocab"], model.get("merges")
     if kind != "BPE" or model.get("byte_fallback") or not isinstance(merges, list):
         raise UnsupportedError(f"{where}: only BPE without byte fallback is supported, not {kind}")
     patterns, byte_level = _patterns(file.get("pre_tokenizer"), where)
