@@ -18,15 +18,17 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import matplotlib.pyplot as plt
 import numpy as np
 from IPython.display import Markdown
 from scipy import linalg
 
-from lib import files, foreign, progress, show
+from lib import files, foreign, plots, progress, show
 from lib.analysis import census, charts, clock, clusters, geometry
+from lib.analysis import sky as skies
 from lib.analysis.census import Census
 from lib.analysis.clusters import Cluster, Void
-from lib.extraction import emission, models, reachability
+from lib.extraction import emission, families, models, reachability
 from lib.extraction.catalogue import SpecimenError
 from lib.extraction.editions import EditionError
 from lib.extraction.models import Model
@@ -37,10 +39,17 @@ from lib.extraction.vocabulary import VocabularyError
 UNKNOWN = "not known"
 SAMPLE = 16_384  # rows that the principal axes are estimated from
 SEED = 42  # of that sample
+RINGS = 100  # rows found dead that the map marks at most
 LACKING = (SpecimenError, EditionError, VocabularyError, ValueError, linalg.LinAlgError)
 RESERVED = re.compile(
     r"^[<\[{|].*(unused|reserved|extra_id|placeholder|dummy|pad|mask).*[>\]}|]$", re.IGNORECASE
 )
+RECORDED = {  # of every row, in an extract
+    "norm": "its length",
+    "dist": "its distance to the middle of the cluster",
+    "projection": "its place on the map",
+    "row_group": "which others are identical to it",
+}
 COLUMNS = ("id", "text", "bytes", "script", "class", "evidence", "witness", "norm", "distance",
            "hole", "population", "found")  # fmt: skip
 
@@ -150,19 +159,26 @@ class Report:
         """The rule behind `found`, in words."""
         if self.void is not None:
             return "rows inside the most surprising void"
+        if self.census is None:
+            return "none can be, for neither identical rows nor distances are known"
+        if self.distances is None:
+            return "rows identical to another; a void was not looked for"
         return "rows identical to another, for there is no void beyond chance"
 
     @cached_property
     def records(self) -> Sequence[Record]:
         """One record for every row, if the tokenizer can be read; else none."""
-        rows = self.specimen.rows
-        if self.model.tokenizer is None:
+        rows, name = self.specimen.rows, self.model.tokenizer
+        records: Sequence[Record] = ()
+        if name is not None:
+            records = self.tried("tokenizer", lambda: emission.records(name, rows)) or ()
+            if records and Path(name).is_file() and (said := families.remark(Path(name))):
+                self.missing.append(f"tokenizer: {said}")
+        if not records and self.model.spelled:
             why = "only the token's name is known"
             named = zip(range(rows), self.model.spelled, strict=False)
             found = [Record(id, Reach.UNDECIDED, b"", text, why) for id, text in named]
-            return emission.padded(found, rows) if found else ()
-        make = lambda: emission.records(self.model.tokenizer, rows)  # noqa: E731
-        records = self.tried("tokenizer", make) or ()
+            return emission.padded(found, rows)
         if len(records) > rows:
             beyond = len(records) - rows
             self.missing.append(
@@ -267,7 +283,7 @@ class Report:
     def places(self) -> dict[str, Any]:
         """Spike and void in numbers, for a table."""
         spike, void = self.spike, self.void
-        table = dict.fromkeys(("spike: rows", "spike: rows expected there"), UNKNOWN)
+        table: dict[str, Any] = dict.fromkeys(("spike: rows", "spike: rows expected there"), UNKNOWN)
         if spike:
             table = {
                 "spike: lengths from": show.number(spike.low, 6),
@@ -275,6 +291,10 @@ class Report:
                 "spike: rows": spike.rows,
                 "spike: rows expected there": spike.background,
             }
+            if self.agreement:
+                inside = np.flatnonzero(spike.holds(self.norms))
+                muted = len(self.agreement.predicted & set(inside.tolist()))
+                table["spike: rows whose ids no text gives"] = muted
         if void is None:
             return table | {"void": "none beyond chance" if self.distances is not None else UNKNOWN}
         return table | {
@@ -405,10 +425,21 @@ class Report:
 def of(name: str, tokenizer: str = "", revision: str = "main") -> Report:
     """The report of a model, each part measured once. Raises SpecimenError without a matrix."""
     report = Report(models.open(name, tokenizer, revision))
+    if not report.specimen.is_full:
+        report.missing.append(_extracted(report.specimen))
     parts = ("norms", "cluster", "spike", "void", "found", "records", "agreement", "sky", "clock")
     for part in progress.bar(parts, desc="field report", unit="part"):
         getattr(report, part)
     return report
+
+
+def _extracted(specimen: Specimen) -> str:
+    """What an extract records of every row, and what it does not."""
+    known = [what for name, what in RECORDED.items() if name in specimen.arrays]
+    lacking = [what for what in RECORDED.values() if what not in known]
+    said = f"the matrix: only an extract is here; of every row it records {', '.join(known)}"
+    said += f", and not {', '.join(lacking)}" if lacking else ""
+    return f"{said}; `python -m lib fetch {specimen.id}` brings the whole"
 
 
 def sky(specimen: Specimen) -> Sky:
@@ -457,6 +488,55 @@ def written(record: Record) -> str:
     shapes = (c if c.isprintable() else f"⟨{ord(c):04X}⟩" for c in text)
     spaced = re.sub(r"^ +| +$", lambda match: "␣" * len(match[0]), circle + "".join(shapes))
     return show.plain(spaced) or "–"
+
+
+def draw_norms(found: Report) -> None:
+    """Figure: the lengths of all rows, those found dead on top."""
+    if len(found.finite) < 2:
+        return
+    dead = found.norms[found.found]
+    edges = np.linspace(found.finite.min(), found.finite.max() + 1e-12, 200)
+    _, ax = plt.subplots()
+    ax.hist(found.finite, edges, color=plots.LIVE, label="all rows")
+    if len(dead):
+        ax.hist(dead[np.isfinite(dead)], edges, color=plots.DEAD, label="found dead")
+    ax.set(xlabel="length of the row (units of the matrix)", ylabel="rows", yscale="log")
+    ax.legend()
+    plt.show()
+
+
+def draw_distances(found: Report) -> None:
+    """Figure: the distances of all rows, those found dead on top, and the edges of the void."""
+    if found.distances is None or (found.distances > 0).sum() < 2:
+        return
+    away = found.distances[found.distances > 0]
+    edges = np.geomspace(away.min(), away.max() * 1.001, 160)
+    dead = np.clip(found.distances[found.found], edges[0], None)
+    _, ax = plt.subplots()
+    ax.hist(away, edges, color=plots.LIVE, label="all rows")
+    if len(dead):
+        ax.hist(dead, edges, color=plots.DEAD, label="found dead")
+    for radius in (found.void.inner, found.void.outer) if found.void else ():
+        ax.axvline(max(radius, edges[0]), ls=":", color=plots.PALETTE["ink"])
+    ax.set(xlabel="distance (units of the matrix)", ylabel="rows", xscale="log", yscale="log")
+    ax.legend()
+    plt.show()
+
+
+def draw_sky(found: Report) -> None:
+    """Figure: every row a star, rings round at most RINGS of those found dead."""
+    if found.sky is None:
+        return
+    view = skies.observe(found.sky.projection)
+    density = skies.star_density(view, min(16, len(found.sky.ids)))
+    ax = plots.sky_axes(plt.figure(figsize=(7.2, 3.9)), projection="mollweide")
+    skies.graticule(ax)
+    size = np.clip(20_000 / len(density), 0.4, 12)
+    skies.stars(ax, np.radians(view.longitude), np.radians(view.latitude), density, size=size)
+    dead = np.flatnonzero(np.isin(found.sky.ids, found.found))
+    for star in dead[:: len(dead) // RINGS + 1]:
+        skies.ring(ax, *np.radians([view.longitude[star], view.latitude[star]]), 5)
+    plt.show()
 
 
 def write(report: Report, folder: Path) -> None:

@@ -34,7 +34,10 @@ from lib.extraction.tensor_files import (
     HEADS,
     INDEX,
     LIMIT,
+    MERGES,
     SINGLE,
+    TOKENIZER_SETTINGS,
+    TOKENIZERS,
     UNEMBEDDINGS,
     Entry,
 )
@@ -122,7 +125,7 @@ def fetch_model(repo: str, tensor: str | None = None, revision: str = "main") ->
     """A folder of the store with what of a repository is read: matrices, config, tokenizer.
 
     The matrix that makes the logits (or `tensor`), and that of the input rows if it is another, by
-    byte range; config.json and tokenizer.json where there are any. It is written as the library
+    byte range; config.json, and the tokenizer in the best form that there is. It is written as the library
     would write a sharded model, its index last. Raises SpecimenError.
     """
     place = repo.replace("/", "--") + ("" if revision == "main" else f"@{_safe(revision)}")
@@ -140,14 +143,25 @@ def fetch_model(repo: str, tensor: str | None = None, revision: str = "main") ->
     for name in wanted:
         source, id = Hub(repo, name, revision=revision), f"hub/{place}/{_safe(name)}"
         known[name] = _store_tensor(id, source, locate(source)).name
-    for name in ("config.json", "tokenizer.json"):
-        if remote := _remote(repo, name, revision):
-            need(remote.size <= 4 * LIMIT, f"{remote.name}: claims {remote.size:,} bytes")
-            data = ranges.read_bytes(remote, 0, remote.size)
-            files.write_atomically(folder / name, partial(_write, data))
+    for name in ("config.json", *TOKENIZER_SETTINGS):
+        _small_file(repo, name, revision, folder)
+    found = next((name for name in TOKENIZERS if _small_file(repo, name, revision, folder)), "")
+    if found == TOKENIZERS[-1]:
+        _small_file(repo, MERGES, revision, folder)
     index = json.dumps({"weight_map": known}).encode()
     files.write_atomically(folder / INDEX, partial(_write, index))
     return folder
+
+
+def _small_file(repo: str, name: str, revision: str, folder: Path) -> bool:
+    """Bring a file of a repository into the folder; whether there is one. Raises SpecimenError."""
+    remote = _remote(repo, name, revision)
+    if remote is None:
+        return False
+    need(remote.size <= 4 * LIMIT, f"{remote.name}: claims {remote.size:,} bytes")
+    data = ranges.read_bytes(remote, 0, remote.size)
+    files.write_atomically(folder / name, partial(_write, data))
+    return True
 
 
 def _write(data: bytes, path: Path) -> None:
