@@ -18,7 +18,7 @@ from lib.extraction.vocabulary import VocabularyError
 from tests.test_emission import TEXT, byte_level, wordpiece
 
 KEPT = paths.DATA / "tokenizers"
-LETTERS = "abcté\u0301 .B1中\u00a0ﬁ\tⅣ"
+LETTERS = "abcté .B1中\u00a0ﬁ\tⅣ"  # no mark that could stand on a rewritten character
 
 
 def texts(letters=LETTERS, count=3_000):
@@ -79,7 +79,7 @@ def assert_as_sentencepiece(path, data, given):
     """But for unknown characters, which the library joins and SentencePiece joins too."""
     own, ours = sentencepiece.SentencePieceProcessor(model_proto=data), made(path)
     for text, ids in zip(given, own.encode(given), strict=True):
-        assert ours.encode(text, add_special_tokens=False).ids == ids, (text, own.encode(text, str))
+        assert ours.encode(text, add_special_tokens=False).ids == ids, (text, own.encode(text, out_type=str))
 
 
 def test_pieces_that_are_matched_first_are_added_tokens(tmp_path):

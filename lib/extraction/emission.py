@@ -38,6 +38,7 @@ BATCH = 8_192  # texts encoded at a time
 EARLY = 6  # texts tried before the arguments are asked
 LETTERS = 12  # of a token's script, put before and after it
 OF_BYTE = 24  # characters tried for a byte token
+UNSEEN = "\U000e0fff"  # a code point that is no character
 FEW = 64  # characters with one first byte, tried before all
 IMPOSSIBLE = {0xC0, 0xC1, *range(0xF5, 0x100)}  # bytes of no UTF-8 text
 FORMS = ("NFC", "NFD", "NFKC", "NFKD")
@@ -59,6 +60,8 @@ def records(name: str | Path, rows: int = 0) -> list[Record]:
     path = Path(name)
     if not path.is_file():
         vocabulary.open(name)  # raises, and lists the names that there are
+    if twin := families.catalogued(path):
+        return padded(reachability.records(twin), rows)
     data = families.as_json(path)
     try:
         known = families.ranks(path, rows) if families.is_ranks(path) else None
@@ -81,6 +84,7 @@ class Pipeline:
         try:
             text = data.decode("utf-8")
             self.library, self.file = Tokenizer.from_str(text), json.loads(text)
+            self.library.encode(UNSEEN)  # some models have no token for what is unknown
         except Exception as error:  # the library raises nothing narrower
             why = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise VocabularyError(f"{name}: the tokenizers library cannot read it: {why}") from None

@@ -72,9 +72,9 @@ def find(path: Path) -> Path | None:
 
 def remark(path: Path) -> str:
     """What had to be assumed to read a tokenizer; "" where its files say everything."""
+    if twin := catalogued(path):
+        return f"the ranks are those of {twin}: what surrounds them is taken from there"
     if is_ranks(path):
-        if twin := _catalogued(path):
-            return f"the ranks are those of {twin}: what surrounds them is taken from there"
         name, sure = _of_folder(path, OF_MODEL, "qwen2")
     elif _plain(path) == "vocab.json":
         name, sure = _of_folder(path, OF_MODEL, "gpt-2")
@@ -96,7 +96,7 @@ def is_ranks(path: Path) -> bool:
 
 def ranks(path: Path, rows: int = 0) -> Vocabulary:
     """The vocabulary of a tiktoken file with what surrounds its ranks, see `remark`."""
-    if twin := _catalogued(path):
+    if twin := catalogued(path):
         return vocabulary.open(twin, rows)
     tokens = vocabulary.parse_tiktoken(_content(path), str(path))
     words = _words(_of_folder(path, OF_MODEL, "qwen2")[0])
@@ -141,8 +141,10 @@ def _content(path: Path) -> bytes:
     return editions.content(path)
 
 
-def _catalogued(path: Path) -> str | None:
-    """The name of the catalogue's vocabulary that has just these ranks."""
+def catalogued(path: Path) -> str | None:
+    """The name of the catalogue's vocabulary whose ranks a file holds; None of all others."""
+    if not is_ranks(path):
+        return None
     sha256 = hashlib.sha256(_content(path)).hexdigest()
     entries = vocabulary.catalogue().items()
     return next((name for name, entry in entries if entry["sha256"] == sha256), None)
@@ -150,6 +152,8 @@ def _catalogued(path: Path) -> str | None:
 
 def _settings(path: Path, name: str) -> Mapping[str, Any]:
     """A JSON object that lies beside a file; {} where there is none that can be read."""
+    if not (path.parent / name).is_file():
+        return {}
     try:
         found = json.loads(_content(path.parent / name))
     except (ValueError, RecursionError, editions.EditionError):
@@ -291,7 +295,11 @@ def _in_xlm_r(pieces: list[tuple[str, float, int]], path: Path) -> list[tuple[st
 
 
 def _sentencepiece(model: Pieces, where: str) -> Tokenizer:
-    """The pipeline of a SentencePiece model: its rules, its spaces, then the model itself."""
+    """The pipeline of a SentencePiece model: its rules, its spaces, then the model itself.
+
+    The library applies the rules to whole graphemes: of a character that they rewrite and a mark
+    on it, it loses the mark, which SentencePiece keeps.
+    """
     unknown = next((i for i, piece in enumerate(model.pieces) if piece[2] == UNKNOWN), None)
     if unknown is None:
         raise VocabularyError(f"{where}: has no piece for what is unknown; it is no whole model")
