@@ -33,8 +33,8 @@ def made(path) -> Tokenizer:
 
 def assert_same(one: Tokenizer, other: Tokenizer, given=None):
     given = given or texts()
-    for text, a, b in zip(given, one.encode_batch(given, add_special_tokens=False),
-                          other.encode_batch(given, add_special_tokens=False), strict=True):  # fmt: skip
+    both = [each.encode_batch(given, add_special_tokens=False) for each in (one, other)]
+    for text, a, b in zip(given, *both, strict=True):
         assert a.ids == b.ids, (text, a.tokens, b.tokens)
 
 
@@ -79,7 +79,10 @@ def assert_as_sentencepiece(path, data, given):
     """But for unknown characters, which the library joins and SentencePiece joins too."""
     own, ours = sentencepiece.SentencePieceProcessor(model_proto=data), made(path)
     for text, ids in zip(given, own.encode(given), strict=True):
-        assert ours.encode(text, add_special_tokens=False).ids == ids, (text, own.encode(text, out_type=str))
+        assert ours.encode(text, add_special_tokens=False).ids == ids, (
+            text,
+            own.encode(text, out_type=str),
+        )
 
 
 def test_pieces_that_are_matched_first_are_added_tokens(tmp_path):
@@ -92,13 +95,13 @@ def test_pieces_that_are_matched_first_are_added_tokens(tmp_path):
 def test_without_the_package_one_line_says_what_is_missing(tmp_path, monkeypatch):
     path = trained(tmp_path / "tokenizer.model", model_type="bpe", vocab_size=60)
     monkeypatch.setitem(sys.modules, "sentencepiece", None)
-    with pytest.raises(VocabularyError, match="takes `pip install sentencepiece protobuf`$"):
+    with pytest.raises(VocabularyError, match=r"takes `pip install sentencepiece protobuf`$"):
         emission.records(path)
 
 
 def test_ids_of_xlm_r_are_counted_as_it_counts_them(tmp_path):
     path = trained(tmp_path / "sentencepiece.bpe.model", model_type="unigram", vocab_size=60)
-    with pytest.raises(VocabularyError, match="in different ways; give its tokenizer.json"):
+    with pytest.raises(VocabularyError, match=r"in different ways; give its tokenizer\.json"):
         families.as_json(path)
     (tmp_path / "config.json").write_text('{"model_type": "xlm-roberta"}')
     own = sentencepiece.SentencePieceProcessor(model_proto=path.read_bytes())
@@ -262,4 +265,3 @@ def test_a_broken_file_is_one_line(name, content, tmp_path):
         emission.records(tmp_path / name)
     except VocabularyError as error:
         assert "\n" not in str(error) and name in str(error)
-

@@ -18,14 +18,12 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import matplotlib.pyplot as plt
 import numpy as np
 from IPython.display import Markdown
 from scipy import linalg
 
-from lib import files, foreign, plots, progress, show
+from lib import files, foreign, progress, show
 from lib.analysis import census, charts, clock, clusters, geometry
-from lib.analysis import sky as skies
 from lib.analysis.census import Census
 from lib.analysis.clusters import Cluster, Void
 from lib.extraction import emission, families, models, reachability
@@ -39,7 +37,6 @@ from lib.extraction.vocabulary import VocabularyError
 UNKNOWN = "not known"
 SAMPLE = 16_384  # rows that the principal axes are estimated from
 SEED = 42  # of that sample
-RINGS = 100  # rows found dead that the map marks at most
 LACKING = (SpecimenError, EditionError, VocabularyError, ValueError, linalg.LinAlgError)
 RESERVED = re.compile(
     r"^[<\[{|].*(unused|reserved|extra_id|placeholder|dummy|pad|mask).*[>\]}|]$", re.IGNORECASE
@@ -283,7 +280,9 @@ class Report:
     def places(self) -> dict[str, Any]:
         """Spike and void in numbers, for a table."""
         spike, void = self.spike, self.void
-        table: dict[str, Any] = dict.fromkeys(("spike: rows", "spike: rows expected there"), UNKNOWN)
+        table: dict[str, Any] = dict.fromkeys(
+            ("spike: rows", "spike: rows expected there"), UNKNOWN
+        )
         if spike:
             table = {
                 "spike: lengths from": show.number(spike.low, 6),
@@ -488,55 +487,6 @@ def written(record: Record) -> str:
     shapes = (c if c.isprintable() else f"⟨{ord(c):04X}⟩" for c in text)
     spaced = re.sub(r"^ +| +$", lambda match: "␣" * len(match[0]), circle + "".join(shapes))
     return show.plain(spaced) or "–"
-
-
-def draw_norms(found: Report) -> None:
-    """Figure: the lengths of all rows, those found dead on top."""
-    if len(found.finite) < 2:
-        return
-    dead = found.norms[found.found]
-    edges = np.linspace(found.finite.min(), found.finite.max() + 1e-12, 200)
-    _, ax = plt.subplots()
-    ax.hist(found.finite, edges, color=plots.LIVE, label="all rows")
-    if len(dead):
-        ax.hist(dead[np.isfinite(dead)], edges, color=plots.DEAD, label="found dead")
-    ax.set(xlabel="length of the row (units of the matrix)", ylabel="rows", yscale="log")
-    ax.legend()
-    plt.show()
-
-
-def draw_distances(found: Report) -> None:
-    """Figure: the distances of all rows, those found dead on top, and the edges of the void."""
-    if found.distances is None or (found.distances > 0).sum() < 2:
-        return
-    away = found.distances[found.distances > 0]
-    edges = np.geomspace(away.min(), away.max() * 1.001, 160)
-    dead = np.clip(found.distances[found.found], edges[0], None)
-    _, ax = plt.subplots()
-    ax.hist(away, edges, color=plots.LIVE, label="all rows")
-    if len(dead):
-        ax.hist(dead, edges, color=plots.DEAD, label="found dead")
-    for radius in (found.void.inner, found.void.outer) if found.void else ():
-        ax.axvline(max(radius, edges[0]), ls=":", color=plots.PALETTE["ink"])
-    ax.set(xlabel="distance (units of the matrix)", ylabel="rows", xscale="log", yscale="log")
-    ax.legend()
-    plt.show()
-
-
-def draw_sky(found: Report) -> None:
-    """Figure: every row a star, rings round at most RINGS of those found dead."""
-    if found.sky is None:
-        return
-    view = skies.observe(found.sky.projection)
-    density = skies.star_density(view, min(16, len(found.sky.ids)))
-    ax = plots.sky_axes(plt.figure(figsize=(7.2, 3.9)), projection="mollweide")
-    skies.graticule(ax)
-    size = np.clip(20_000 / len(density), 0.4, 12)
-    skies.stars(ax, np.radians(view.longitude), np.radians(view.latitude), density, size=size)
-    dead = np.flatnonzero(np.isin(found.sky.ids, found.found))
-    for star in dead[:: len(dead) // RINGS + 1]:
-        skies.ring(ax, *np.radians([view.longitude[star], view.latitude[star]]), 5)
-    plt.show()
 
 
 def write(report: Report, folder: Path) -> None:

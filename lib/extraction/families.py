@@ -60,7 +60,7 @@ OF_CLASS |= {"Qwen2": "qwen2"}
 
 
 def find(path: Path) -> Path | None:
-    """Where the tokenizer of a model is kept: in its GGUF file, or in its folder; None if nowhere."""
+    """Where a model's tokenizer is kept: in its GGUF file or its folder; None if nowhere."""
     if path.suffix == ".gguf":
         return path
     for name in TOKENIZERS:
@@ -176,7 +176,7 @@ def _of_folder(path: Path, known: Mapping[str, str], otherwise: str) -> tuple[st
 
 
 def _add(made: Tokenizer, path: Path, also: Sequence[str] = ()) -> Tokenizer:
-    """With the added tokens that the files beside say, as far as their ids go on from the others."""
+    """With the added tokens that the files beside name, as far as their ids go on from it."""
     settings = _settings(path, TOKENIZER_SETTINGS[0])
     wanted = {name: made.token_to_id(name) for name in also}
     for id, one in dict(settings.get("added_tokens_decoder") or {}).items():

@@ -125,8 +125,8 @@ def fetch_model(repo: str, tensor: str | None = None, revision: str = "main") ->
     """A folder of the store with what of a repository is read: matrices, config, tokenizer.
 
     The matrix that makes the logits (or `tensor`), and that of the input rows if it is another, by
-    byte range; config.json, and the tokenizer in the best form that there is. It is written as the library
-    would write a sharded model, its index last. Raises SpecimenError.
+    byte range; config.json, and the tokenizer in the best form that there is. It is written as the
+    library would write a sharded model, its index last. Raises SpecimenError.
     """
     place = repo.replace("/", "--") + ("" if revision == "main" else f"@{_safe(revision)}")
     folder, known = paths.FETCHED / "hub" / place, {}

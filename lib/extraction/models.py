@@ -8,6 +8,7 @@ import hashlib
 import json
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def _trained_with(description: Description) -> str | None:
             with suppress(ArtifactError):
                 data = bytes(generators.load(source.chapter)["world"]["tokenizer"])
                 path = paths.ARTIFACTS / "tokenizers" / f"{hashlib.sha256(data).hexdigest()}.json"
-                files.write_atomically(path, lambda temporary: temporary.write_bytes(data))
+                files.write_atomically(path, partial(Path.write_bytes, data=data))
                 return str(path)
     return None
 
