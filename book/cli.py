@@ -44,7 +44,7 @@ def add(verbs: argparse._SubParsersAction) -> None:
         "field report: report.html (one file), report.pdf, report.json, and tokens.csv with a line "
         "for each row. MODEL is an id of `python -m lib specimens`, a .safetensors[:TENSOR] or "
         ".gguf file, a model's folder, or org/name on the Hugging Face hub, of which only the one "
-        "or two matrices, tokenizer.json and config.json are fetched.",
+        "or two matrices, the tokenizer and config.json are fetched.",
     )
     parser.add_argument("model", metavar="MODEL")
     parser.add_argument("--revision", default="main", metavar="R", help="of the hub's repository")

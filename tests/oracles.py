@@ -1,6 +1,6 @@
 """Plain ways to the same answers: what the library is compared with."""
 
-from itertools import combinations, pairwise
+from itertools import combinations
 
 import numpy as np
 import torch
@@ -8,18 +8,6 @@ import torch.nn.functional as F
 
 from lib import lattice
 from lib.training.config import Run
-
-
-def last_pair(token: bytes, rank: int, ranks: dict[bytes, int]) -> tuple[bytes, bytes] | None:
-    """The two parts that merging leaves of a token while it and all later ones are unknown."""
-    parts = [token[i : i + 1] for i in range(len(token))]
-    while len(parts) > 1:
-        joined = [ranks.get(a + b, rank) for a, b in pairwise(parts)]
-        if min(joined) >= rank:
-            break
-        at = joined.index(min(joined))
-        parts[at : at + 2] = [parts[at] + parts[at + 1]]
-    return tuple(parts) if len(parts) == 2 else None
 
 
 def gradient(h: np.ndarray, W: np.ndarray, targets: np.ndarray) -> np.ndarray:

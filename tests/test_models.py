@@ -69,7 +69,7 @@ def test_the_input_matrix_by_name_and_a_tokenizer_of_ones_own(tmp_path):
     assert found.inputs is found.specimen and (found.specimen.matrix == INPUT).all()
     assert any("no tokenizer.json" in line for line in found.missing)
     (path / "spiece.model").write_bytes(b"")
-    assert any("spiece.model is here" in line for line in models.open(str(path)).missing)
+    assert models.open(str(path)).tokenizer == str(path / "spiece.model")
     assert models.open(str(path), tokenizer="qwen3").tokenizer == "qwen3"
     file = path / "model.safetensors"
     assert models.open(str(file)).specimen.description.tensor == "lm_head.weight"
@@ -86,7 +86,7 @@ def test_a_gguf_and_the_catalogue(tmp_path):
     writer.close()
     found = models.open(str(tmp_path / "m.gguf"))
     assert found.tied is True and found.specimen.precision == "Q8_0"
-    assert found.spelled == ("a", "<b>", "é") and "how texts become" in found.missing[-1]
+    assert found.spelled == ("a", "<b>", "é") and found.tokenizer == str(tmp_path / "m.gguf")
     found = models.open("planted")
     assert found.tied and found.specimen.is_full and "no tokenizer" in found.missing[0]
 
@@ -120,6 +120,20 @@ def test_a_repository_of_the_hub_is_fetched_as_a_folder(tmp_path, monkeypatch, s
     kept = sorted(p.name for p in (tmp_path / "fetched" / "hub").iterdir())
     assert kept == ["org--tiny-1.0", "org--tiny-1.0@v1%2F..%2Fx"]
     assert store.verify(tmp_path / "fetched/hub/org--tiny-1.0/lm_head.weight.safetensors")
+
+
+def test_of_the_hub_the_best_form_of_the_tokenizer_is_fetched(tmp_path, monkeypatch):
+    path = folder(tmp_path / "m", TIED, "{}")
+    for name in ("vocab.json", "merges.txt", "tokenizer_config.json", "README.md"):
+        (path / name).write_text("{}")
+    files = {file.name: file for file in path.iterdir()}
+    with loopback_hub.serving(Hub({"org/a": files})) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.address)
+        found = models.open("org/a")
+    kept = paths.FETCHED / "hub" / "org--a"
+    assert found.tokenizer == str(kept / "vocab.json")
+    assert {file.name for file in kept.glob("*.*")} >= {"merges.txt", "tokenizer_config.json"}
+    assert not (kept / "README.md").exists()
 
 
 def test_what_the_hub_does_not_have(tmp_path, monkeypatch):

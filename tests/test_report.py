@@ -13,7 +13,9 @@ from lib import files, paths
 from lib.__main__ import main
 from lib.analysis import report
 from lib.extraction import emission, models, reachability
+from lib.extraction.reachability import Reach
 from tests.test_emission import byte_level, sentencepiece, wordpiece
+from tests.test_families import by_id, in_gguf, kinds_of
 
 DIM = 64
 
@@ -55,6 +57,23 @@ def test_what_is_planted_is_found(family, tmp_path):
     answer = json.loads(json.dumps(found.summary(), default=float))
     assert answer["found"]["ids"] == sorted(dead) and answer["agreement"]["missed"] == [dead[-1]]
     assert not answer["missing"] and answer["tied"] is True and len(answer["sha256"]) == 64
+
+
+def test_a_gguf_is_reported_with_the_vocabulary_inside_it(tmp_path):
+    """And one whose way of cutting texts is not known keeps the names of its rows."""
+    ours = byte_level()
+    merges = [" ".join(pair) for pair in json.loads(ours.to_str())["model"]["merges"]]
+    more = {"token_merges": merges, "token_types": kinds_of(ours)}
+    path = in_gguf(tmp_path / "m.gguf", "gpt2", by_id(ours), tokenizer_pre="gpt-2", **more)
+    found = report.of(str(path))
+    assert {r.reach for r in found.records} >= {Reach.REACHABLE, Reach.PHANTOM}
+    assert [line for line in found.missing if line.startswith("tokenizer")] == []
+    path = in_gguf(tmp_path / "n.gguf", "gpt2", by_id(ours), tokenizer_pre="viking", **more)
+    found = report.of(str(path))
+    assert any("'viking'" in line for line in found.missing)
+    assert found.records[97].text == by_id(ours)[97] and not found.agreement.predicted - {
+        len(found.records) - 2, len(found.records) - 1
+    }  # fmt: skip
 
 
 def test_without_a_void_identical_rows_are_found(tmp_path):

@@ -26,7 +26,7 @@ from lib import files, foreign, progress, show
 from lib.analysis import census, charts, clock, clusters, geometry
 from lib.analysis.census import Census
 from lib.analysis.clusters import Cluster, Void
-from lib.extraction import confined, emission, models, reachability
+from lib.extraction import confined, emission, families, models, reachability
 from lib.extraction.catalogue import SpecimenError
 from lib.extraction.editions import EditionError
 from lib.extraction.models import Model
@@ -41,6 +41,12 @@ LACKING = (SpecimenError, EditionError, VocabularyError, ValueError, linalg.LinA
 RESERVED = re.compile(
     r"^[<\[{|].*(unused|reserved|extra_id|placeholder|dummy|pad|mask).*[>\]}|]$", re.IGNORECASE
 )
+RECORDED = {  # of every row, in an extract
+    "norm": "its length",
+    "dist": "its distance to the middle of the cluster",
+    "projection": "its place on the map",
+    "row_group": "which others are identical to it",
+}
 COLUMNS = ("id", "text", "bytes", "script", "class", "evidence", "witness", "norm", "distance",
            "hole", "population", "found")  # fmt: skip
 
@@ -150,19 +156,26 @@ class Report:
         """The rule behind `found`, in words."""
         if self.void is not None:
             return "rows inside the most surprising void"
+        if self.census is None:
+            return "none can be, for neither identical rows nor distances are known"
+        if self.distances is None:
+            return "rows identical to another; a void was not looked for"
         return "rows identical to another, for there is no void beyond chance"
 
     @cached_property
     def records(self) -> Sequence[Record]:
         """One record for every row, if the tokenizer can be read; else none."""
-        rows = self.specimen.rows
-        if self.model.tokenizer is None:
+        rows, name = self.specimen.rows, self.model.tokenizer
+        records: Sequence[Record] = ()
+        if name is not None:
+            records = self.tried("tokenizer", lambda: confined.records(name, rows)) or ()
+            if records and Path(name).is_file() and (said := families.remark(Path(name))):
+                self.missing.append(f"tokenizer: {said}")
+        if not records and self.model.spelled:
             why = "only the token's name is known"
             named = zip(range(rows), self.model.spelled, strict=False)
             found = [Record(id, Reach.UNDECIDED, b"", text, why) for id, text in named]
             return emission.padded(found, rows) if found else ()
-        make = lambda: confined.records(self.model.tokenizer, rows)  # noqa: E731
-        records = self.tried("tokenizer", make) or ()
         if len(records) > rows:
             beyond = len(records) - rows
             self.missing.append(
@@ -267,7 +280,9 @@ class Report:
     def places(self) -> dict[str, Any]:
         """Spike and void in numbers, for a table."""
         spike, void = self.spike, self.void
-        table = dict.fromkeys(("spike: rows", "spike: rows expected there"), UNKNOWN)
+        table: dict[str, Any] = dict.fromkeys(
+            ("spike: rows", "spike: rows expected there"), UNKNOWN
+        )
         if spike:
             table = {
                 "spike: lengths from": show.number(spike.low, 6),
@@ -275,6 +290,10 @@ class Report:
                 "spike: rows": spike.rows,
                 "spike: rows expected there": spike.background,
             }
+            if self.agreement:
+                inside = np.flatnonzero(spike.holds(self.norms))
+                muted = len(self.agreement.predicted & set(inside.tolist()))
+                table["spike: rows whose ids no text gives"] = muted
         if void is None:
             return table | {"void": "none beyond chance" if self.distances is not None else UNKNOWN}
         return table | {
@@ -405,10 +424,21 @@ class Report:
 def of(name: str, tokenizer: str = "", revision: str = "main") -> Report:
     """The report of a model, each part measured once. Raises SpecimenError without a matrix."""
     report = Report(models.open(name, tokenizer, revision))
+    if not report.specimen.is_full:
+        report.missing.append(_extracted(report.specimen))
     parts = ("norms", "cluster", "spike", "void", "found", "records", "agreement", "sky", "clock")
     for part in progress.bar(parts, desc="field report", unit="part"):
         getattr(report, part)
     return report
+
+
+def _extracted(specimen: Specimen) -> str:
+    """What an extract records of every row, and what it does not."""
+    known = [what for name, what in RECORDED.items() if name in specimen.arrays]
+    lacking = [what for what in RECORDED.values() if what not in known]
+    said = f"the matrix: only an extract is here; of every row it records {', '.join(known)}"
+    said += f", and not {', '.join(lacking)}" if lacking else ""
+    return f"{said}; `python -m lib fetch {specimen.id}` brings the whole"
 
 
 def sky(specimen: Specimen) -> Sky:

@@ -1,4 +1,4 @@
-"""Any tokenizer.json: the `tokenizers` library's own pipeline says which ids come out of texts.
+"""Any tokenizer: the `tokenizers` library's own pipeline says which ids come out of texts.
 
 For every id texts are made that ought to give it, and encoded. An id that comes out is reachable,
 and the text is its witness; so much is never wrong. One that never comes out is *dead* only where
@@ -28,7 +28,7 @@ import numpy as np
 from tokenizers import Tokenizer, normalizers, pre_tokenizers
 
 from lib import progress
-from lib.extraction import editions, reachability, vocabulary
+from lib.extraction import families, reachability, vocabulary
 from lib.extraction.fragments import CONTEXTS, characters, edges
 from lib.extraction.reachability import Reach, Record, assigned, code_points
 from lib.extraction.vocabulary import UnsupportedError, VocabularyError
@@ -37,6 +37,7 @@ BATCH = 8_192  # texts encoded at a time
 EARLY = 6  # texts tried before the arguments are asked
 LETTERS = 12  # of a token's script, put before and after it
 OF_BYTE = 24  # characters tried for a byte token
+UNSEEN = "\U000e0fff"  # a code point that is no character
 FEW = 64  # characters with one first byte, tried before all
 IMPOSSIBLE = {0xC0, 0xC1, *range(0xF5, 0x100)}  # bytes of no UTF-8 text
 FORMS = ("NFC", "NFD", "NFKC", "NFKD")
@@ -50,20 +51,23 @@ LEADS = tuple(map(bytes.fromhex, ("c3", "d0", "e0b8", "e4b8", "e381", "f09f", "f
 
 
 def records(name: str | Path, rows: int = 0) -> list[Record]:
-    """One record for every id from 0 to the rows of W, of any vocabulary `vocabulary.open` reads,
-    or any tokenizer.json that the `tokenizers` library reads. Raises VocabularyError.
+    """One record for every id from 0 to the rows of W, of a vocabulary of the catalogue, or of a
+    tokenizer in any form that `families` reads. Raises VocabularyError, EditionError.
     """
     if str(name) in vocabulary.catalogue():
         return padded(reachability.records(str(name)), rows)
+    path = Path(name)
+    if not path.is_file():
+        vocabulary.open(name)  # raises, and lists the names that there are
+    if twin := families.catalogued(path):
+        return padded(reachability.records(twin), rows)
+    data = families.as_json(path)
     try:
-        known = vocabulary.open(name, rows)
+        known = families.ranks(path, rows) if families.is_ranks(path) else None
+        known = known or vocabulary.parse_tokenizer_json(data, str(name), rows)
     except UnsupportedError:
-        pipeline = Pipeline(editions.content(Path(name)), str(name))
-        return padded(analyse(pipeline), rows)
-    found = reachability.analyse(known)
-    if known.merges is None:  # a rank file: there is no pipeline of the library's to ask
-        return found
-    return confirmed(found, Pipeline(editions.content(Path(name)), str(name)))
+        return padded(analyse(Pipeline(data, str(name))), rows)
+    return confirmed(reachability.analyse(known), Pipeline(data, str(name)))
 
 
 def padded(found: Sequence[Record], rows: int) -> list[Record]:
@@ -79,6 +83,7 @@ class Pipeline:
         self.file = vocabulary.read_json(data, name)
         try:
             self.library = Tokenizer.from_str(data.decode("utf-8"))
+            self.library.encode(UNSEEN)  # some models have no token for what is unknown
         except Exception as error:  # the library raises nothing narrower
             why = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise VocabularyError(f"{name}: the tokenizers library cannot read it: {why}") from None

@@ -30,14 +30,16 @@ from lib.extraction.tensor_files import (
     HEADS,
     INDEX,
     LIMIT,
+    MERGES,
     SINGLE,
+    TOKENIZER_SETTINGS,
+    TOKENIZERS,
     UNEMBEDDINGS,
     Entry,
 )
 
 HOME = "https://huggingface.co"
 ADDRESS_TRIES = 3  # an address on the delivery network may expire during a long transfer
-SMALL = ("config.json", "tokenizer.json")  # files of a repository that are read whole
 SUMS = "sha256"  # key of their digests in the index of what was fetched
 
 
@@ -127,8 +129,8 @@ def fetch_model(repo: str, tensor: str | None = None, revision: str = "main") ->
     """A folder of the store with what of a repository is read: matrices, config, tokenizer.
 
     The matrix that makes the logits (or `tensor`), and that of the input rows if it is another, by
-    byte range; config.json and tokenizer.json where there are any. It is written as the library
-    would write a sharded model, its index last. Raises SpecimenError.
+    byte range; config.json, and the tokenizer in the best form that there is. It is written as the
+    library would write a sharded model, its index last. Raises SpecimenError.
     """
     place = repo.replace("/", "--") + ("" if revision == "main" else f"@{_safe(revision)}")
     folder, known = paths.FETCHED / "hub" / place, {}
@@ -145,12 +147,13 @@ def fetch_model(repo: str, tensor: str | None = None, revision: str = "main") ->
     for name in wanted:
         source, id = Hub(repo, name, revision=revision), f"hub/{place}/{_safe(name)}"
         known[name] = _store_tensor(id, source, locate(source)).name
-    sums = {}
-    for name in SMALL:
-        if remote := _remote(repo, name, revision):
-            data = _whole(remote, 4 * LIMIT)
-            sums[name] = hashlib.sha256(data).hexdigest()
-            files.write_atomically(folder / name, partial(_write, data))
+    sums: dict[str, str] = {}
+    bring = partial(_small_file, repo, revision, folder, sums)
+    for name in ("config.json", *TOKENIZER_SETTINGS):
+        bring(name)
+    found = next((name for name in TOKENIZERS if bring(name)), "")
+    if found == TOKENIZERS[-1]:
+        bring(MERGES)
     index = json.dumps({"metadata": {SUMS: sums}, "weight_map": known}).encode()
     files.write_atomically(folder / INDEX, partial(_write, index))
     return folder
@@ -182,6 +185,20 @@ def _whole(remote: Remote, most: int) -> bytes:
         same = kinds[len(remote.etag)].hexdigest() == remote.etag
         need(same, f"{remote.name}: is not the file that the hub publishes; fetch again")
     return data
+
+
+def _small_file(repo: str, revision: str, folder: Path, sums: dict[str, str], name: str) -> bool:
+    """Bring a file of a repository into the folder; whether there is one. Its digest joins `sums`.
+
+    Raises SpecimenError.
+    """
+    remote = _remote(repo, name, revision)
+    if remote is None:
+        return False
+    data = _whole(remote, 4 * LIMIT)
+    sums[name] = hashlib.sha256(data).hexdigest()
+    files.write_atomically(folder / name, partial(_write, data))
+    return True
 
 
 def _write(data: bytes, path: Path) -> None:

@@ -15,6 +15,8 @@ merges on disjoint stretches do not see each other, and a token once joined is n
 """
 
 import unicodedata
+from collections.abc import Iterator, Mapping
+from typing import AnyStr
 
 import numpy as np
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
@@ -110,24 +112,21 @@ def self_encoding(vocabulary: Vocabulary) -> frozenset[bytes]:
         return frozenset(t for t in vocabulary.ids if merge(t, vocabulary) == [t])
     from lib.extraction import merging_compiled  # slow to import: a command line answers before
 
-    parts, _ = merging_compiled.pieces(tokens)
+    parts = merging_compiled.pieces(tokens)
     return frozenset(tokens[id] for id in np.flatnonzero(parts == 1))
 
 
-def derived_merges(vocabulary: Vocabulary) -> dict[tuple[bytes, bytes], int]:
-    """For each token of a rank file the last pair that builds it, with the token's rank.
+def joining(ranks: Mapping[AnyStr, float]) -> Iterator[tuple[AnyStr, AnyStr]]:
+    """Every pair of tokens that joins to a token, in the order of the joined token's rank.
 
-    The pair is what merging gives while the token itself and all later ones are unknown; this is
-    how rank files are turned into lists of merges. A token that no pair builds has none.
+    This is the rule "any pair that joins to a token merges" as a list of merges. A list cannot say
+    one thing that the rule says: of two pairs that overlap and join to the same token, the leftmost
+    goes first.
     """
-    from lib.extraction import merging_compiled
-
-    tokens = vocabulary.tokens
-    parts, first = merging_compiled.pieces(tokens, below=True)
-    return {
-        (tokens[id][: first[id]], tokens[id][first[id] :]): int(id)
-        for id in np.flatnonzero(parts == 2)
-    }
+    for whole in sorted(ranks, key=ranks.__getitem__):
+        for at in range(1, len(whole)):
+            if whole[:at] in ranks and whole[at:] in ranks:
+                yield whole[:at], whole[at:]
 
 
 def as_tokenizer(vocabulary: Vocabulary) -> Tokenizer:
@@ -137,11 +136,12 @@ def as_tokenizer(vocabulary: Vocabulary) -> Tokenizer:
         spell = lambda token: "".join(table[b] for b in token)  # noqa: E731
     else:
         spell = lambda token: token.decode("utf-8")  # noqa: E731
-    merges = vocabulary.merges or derived_merges(vocabulary)
+    merges = vocabulary.merges
+    pairs = joining(vocabulary.ids) if merges is None else sorted(merges, key=merges.get)
     tokenizer = Tokenizer(
         models.BPE(
             vocab={spell(token): id for token, id in vocabulary.ids.items()},
-            merges=[(spell(a), spell(b)) for a, b in sorted(merges, key=merges.get)],
+            merges=[(spell(a), spell(b)) for a, b in pairs],
             ignore_merges=vocabulary.ignore_merges,
         )
     )

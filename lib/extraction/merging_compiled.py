@@ -15,19 +15,17 @@ ONE = np.uint64(1)
 Array = np.ndarray
 
 
-def pieces(tokens: tuple[bytes | None, ...], below: bool = False) -> tuple[Array, Array]:
-    """Into how many parts merging cuts the bytes of each token, and where the first part ends.
+def pieces(tokens: tuple[bytes | None, ...]) -> Array:
+    """(n,) int64: into how many parts merging cuts the bytes of each token.
 
     `tokens` by rank; None and empty ones have zero parts, and of equal ones the first has the rank.
-    `below`: each token is cut while itself and all of higher rank are unknown. Returns two (n,)
-    int64 arrays: the number of parts, and the length in bytes of the first.
     """
     sizes = np.array([len(token or b"") for token in tokens], np.int64)
     ends = np.cumsum(sizes)
     data = np.frombuffer(b"".join(token or b"" for token in tokens), np.uint8)
     slots = np.full(1 << max(4, int(2 * len(tokens)).bit_length()), -1, np.int64)
     _fill(data, ends - sizes, ends, slots)
-    return _pieces(data, ends - sizes, ends, slots, below)
+    return _pieces(data, ends - sizes, ends, slots)
 
 
 @compiled
@@ -63,9 +61,7 @@ def _fill(data: Array, starts: Array, ends: Array, slots: Array) -> None:
 
 
 @compiled
-def _pieces(
-    data: Array, starts: Array, ends: Array, slots: Array, below: bool
-) -> tuple[Array, Array]:
+def _pieces(data: Array, starts: Array, ends: Array, slots: Array) -> Array:
     """The loop of `merging.merge` for every token."""
     longest = 0
     for rank in range(starts.size):
@@ -76,10 +72,9 @@ def _pieces(
     for i in range(longest):
         powers[i + 1] = powers[i] * FACTOR
     joined = np.empty(longest + 1, np.int64)  # rank of each part with its right neighbour
-    count, first = np.zeros(starts.size, np.int64), np.zeros(starts.size, np.int64)
+    count = np.zeros(starts.size, np.int64)
     for token in range(starts.size):
         origin, parts = starts[token], ends[token] - starts[token]
-        limit = np.int64(token) if below else NEVER
         for i in range(parts + 1):
             cuts[i] = i
             if i:
@@ -95,12 +90,12 @@ def _pieces(
             for i in range(1, parts - 1):
                 if joined[i] < joined[at]:
                     at = i
-            if joined[at] >= limit:
+            if joined[at] >= NEVER:
                 break
             for i in range(at + 1, parts):
                 cuts[i] = cuts[i + 1]
                 joined[i - 1] = joined[i]
             parts -= 1
             stale, last = at - 1, at + 1
-        count[token], first[token] = parts, cuts[1] if parts else 0
-    return count, first
+        count[token] = parts
+    return count

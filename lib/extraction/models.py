@@ -4,17 +4,20 @@ MODEL is an id of the catalogue, a file (.safetensors[:TENSOR], .gguf), a folder
 libraries write it, or the id of a repository on the hub. What is missing is said in a line each.
 """
 
+import hashlib
 import json
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lib.extraction import catalogue, fetching, specimens, tensor_files
-from lib.extraction.catalogue import SpecimenError
+from lib import files, generators, paths
+from lib.artifacts import ArtifactError
+from lib.extraction import catalogue, families, fetching, specimens, tensor_files
+from lib.extraction.catalogue import Description, SpecimenError, Trained
 from lib.extraction.specimens import Specimen
 from lib.extraction.tensor_files import EMBEDDINGS, HEADS, INDEX, LIMIT, SINGLE
-
-OTHER_TOKENIZERS = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.txt")
 
 
 @dataclass(frozen=True)
@@ -53,11 +56,23 @@ def _of_catalogue(name: str) -> Model:
     is_input = not description.tied and description.tensor in EMBEDDINGS
     if not (description.tied or is_input):
         lines.append("the input matrix, which is another, is not in the catalogue")
-    if description.tokenizer is None:
+    tied, tokenizer = description.tied, description.tokenizer or _trained_with(description)
+    if tokenizer is None:
         lines.append("the book has no tokenizer for it: give one with --tokenizer")
     inputs = specimen if is_input else None
-    tied, tokenizer = description.tied, description.tokenizer
     return Model(description.model, specimen, inputs, tied, tokenizer, (), tuple(lines))
+
+
+def _trained_with(description: Description) -> str | None:
+    """The tokenizer of a model that a chapter of this book trained, if it kept its world."""
+    for source in description.sources:
+        if isinstance(source, Trained):
+            with suppress(ArtifactError):
+                data = bytes(generators.load(source.chapter)["world"]["tokenizer"])
+                path = paths.ARTIFACTS / "tokenizers" / f"{hashlib.sha256(data).hexdigest()}.json"
+                files.write_atomically(path, partial(Path.write_bytes, data=data))
+                return str(path)
+    return None
 
 
 def _of_path(name: str, path: Path, tensor: str | None) -> Model:
@@ -80,7 +95,7 @@ def _of_path(name: str, path: Path, tensor: str | None) -> Model:
         inputs = specimen
     elif tied is False and embeddings:
         inputs = specimens.open(f"{path}:{embeddings[0]}")
-    tokenizer = _tokenizer(folder, lines, spelled)
+    tokenizer = _tokenizer(path if path.suffix == ".gguf" else folder, lines, spelled)
     return Model(name, specimen, inputs, tied, tokenizer, tuple(spelled), tuple(lines))
 
 
@@ -105,7 +120,8 @@ def _names(path: Path) -> tuple[set[str], list[str]]:
         return set(json.loads((path / INDEX).read_bytes()).get("weight_map", {})), []
     file = tensor_files.file_in(path, None) if path.is_dir() else path
     if file.suffix == ".gguf":
-        return tensor_files.gguf_names(file)
+        spelled = tensor_files.gguf_tokenizer(file).get("tokens") or []
+        return tensor_files.gguf_names(file), spelled
     return set(tensor_files.read_header(file).entries), []
 
 
@@ -126,17 +142,11 @@ def _config(folder: Path, lines: list[str]) -> dict[str, Any]:
         return {}
 
 
-def _tokenizer(folder: Path, lines: list[str], spelled: list[str]) -> str | None:
-    """The tokenizer.json of a folder; None and a line where there is none."""
-    if (folder / "tokenizer.json").is_file():
-        return str(folder / "tokenizer.json")
-    for name in OTHER_TOKENIZERS:
-        if (folder / name).is_file():
-            lines.append(
-                f"{name} is here and not read: save the fast tokenizer beside it "
-                "(tokenizer.json), or give one with --tokenizer"
-            )
-            return None
-    what = "how texts become tokens is not known" if spelled else "rows have numbers and no names"
-    lines.append(f"no tokenizer.json: {what}; give one with --tokenizer")
+def _tokenizer(path: Path, lines: list[str], spelled: list[str]) -> str | None:
+    """Where the tokenizer of a GGUF file or of a folder is kept; None and a line if nowhere."""
+    found = families.find(path)
+    if found is not None and (spelled or found.suffix != ".gguf"):
+        return str(found)
+    wanted = "no tokenizer.json" if found is None else "no vocabulary in the file"
+    lines.append(f"{wanted}: rows have numbers and no names; give one with --tokenizer")
     return None

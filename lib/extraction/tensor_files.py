@@ -13,8 +13,9 @@ import struct
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import safetensors
@@ -62,11 +63,16 @@ EMBEDDINGS = frozenset({*UNEMBEDDINGS[4:], "gpt_neox.embed_in.weight", "token_em
 
 GGUF_UNEMBEDDINGS = ("output.weight", "token_embd.weight")
 GGUF_SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}  # by kind
+GGUF_TOKENIZER = "tokenizer.ggml."  # with which the names of what it says of its tokens begin
 GGUF_STRING, GGUF_ARRAY = 8, 9  # kinds of values of any length
 GGUF_NATIVE = ("F32", "F16", "BF16")  # types whose values stand by themselves
 
 SINGLE = "model.safetensors"  # of a model's folder or repository
 INDEX = "model.safetensors.index.json"
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model",
+              "vocab.txt", "vocab.json")  # of such a folder, the best first  # fmt: skip
+MERGES = "merges.txt"  # without which vocab.json is nothing
+TOKENIZER_SETTINGS = ("tokenizer_config.json", "added_tokens.json")
 
 
 @dataclass(frozen=True)
@@ -207,20 +213,7 @@ def open_gguf(path: Path, tensor: str | None = None) -> tuple[np.ndarray, str, i
 
     Rows of a quantised type are (rows, bytes) uint8 blocks. Raises SpecimenError.
     """
-    from gguf import GGUFReader  # slow to import
-
-    _regular(path)
-    try:
-        with path.open("rb") as file:
-            _walk_gguf(file, path.stat().st_size)
-        tensors = {t.name: t for t in GGUFReader(path).tensors}
-    except OSError as error:
-        raise SpecimenError(f"{path}: cannot be read ({error.strerror}); check the file") from None
-    except Exception as error:  # the package raises whatever a broken file leads to
-        reason = short(" ".join(str(error).split()), 200)
-        raise SpecimenError(
-            f"{path}: is no sound GGUF file ({reason}); download it again"
-        ) from None
+    tensors = {t.name: t for t in _gguf(path).tensors}
     shapes = {name: tensor.shape for name, tensor in tensors.items()}
     found = tensors[_meant(tensor, GGUF_UNEMBEDDINGS, shapes, str(path))]
     if len(found.shape) != 2:
@@ -233,15 +226,55 @@ def open_gguf(path: Path, tensor: str | None = None) -> tuple[np.ndarray, str, i
     return data.view(DTYPES[kind] if kind in GGUF_NATIVE else np.uint8), kind, dim, found.name
 
 
-def gguf_names(path: Path) -> tuple[set[str], list[str]]:
-    """(names of the tensors, tokens as spelled in it): a GGUF file that `open_gguf` has read."""
-    from gguf import GGUFReader
+def gguf_names(path: Path) -> set[str]:
+    """The names of the tensors of a GGUF file. Raises SpecimenError."""
+    return {tensor.name for tensor in _gguf(path).tensors}
 
-    reader = GGUFReader(path)
-    field = reader.get_field("tokenizer.ggml.tokens")
-    parts = [field.parts[at] for at in field.data] if field else []
-    spelled = [bytes(part).decode("utf-8", "replace") for part in parts]
-    return {tensor.name for tensor in reader.tensors}, spelled
+
+def gguf_tokenizer(path: Path) -> dict[str, Any]:
+    """What a GGUF file says of its tokenizer: model, pre, tokens, scores, token_type, merges, ...
+
+    The names are the format's, after "tokenizer.ggml."; bytes that are no UTF-8 become U+FFFD.
+    Raises SpecimenError.
+    """
+    return {
+        key.removeprefix(GGUF_TOKENIZER): _contents(field)
+        for key, field in _gguf(path).fields.items()
+        if key.startswith(GGUF_TOKENIZER)
+    }
+
+
+def _contents(field: Any) -> Any:
+    """The value of a field of a GGUF file: a number, a text, or a list of either."""
+    parts = [field.parts[at] for at in field.data]
+    if field.types[-1].name == "STRING":
+        values = [bytes(part).decode("utf-8", "replace") for part in parts]
+    else:
+        values = np.concatenate(parts).tolist() if parts else []
+    return values if field.types[0].name == "ARRAY" else values[0]
+
+
+def _gguf(path: Path) -> Any:
+    """The package's reader of a file that was walked through before. Raises SpecimenError."""
+    _regular(path)
+    return _gguf_read(path, path.stat().st_size, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=1)  # tokens and merges are read one by one: seconds
+def _gguf_read(path: Path, size: int, changed: int) -> Any:
+    from gguf import GGUFReader  # slow to import
+
+    try:
+        with path.open("rb") as file:
+            _walk_gguf(file, size)
+        return GGUFReader(path)
+    except OSError as error:
+        raise SpecimenError(f"{path}: cannot be read ({error.strerror}); check the file") from None
+    except Exception as error:  # the package raises whatever a broken file leads to
+        reason = short(" ".join(str(error).split()), 200)
+        raise SpecimenError(
+            f"{path}: is no sound GGUF file ({reason}); download it again"
+        ) from None
 
 
 def _walk_gguf(file: BinaryIO, size: int) -> None:
