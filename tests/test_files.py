@@ -29,6 +29,13 @@ def test_atomic_writing_leaves_the_old_file_when_the_new_one_fails(tmp_path, sma
     assert [path.name for path in target.parent.iterdir()] == ["file.txt"]
 
 
+def test_room_on_the_disk_is_reserved_or_refused(tmp_path, small_disk):
+    files.reserve(tmp_path / "film", 10_000)
+    with pytest.raises(OSError) as refused:
+        files.reserve(tmp_path / "larger", 30_000)
+    assert files.is_full(refused.value)
+
+
 def test_a_writer_s_own_error_passes_and_leaves_nothing(tmp_path):
     def fails(path):
         path.write_text("half")
