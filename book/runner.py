@@ -29,6 +29,7 @@ from lib import digests, files, paths, progress, scale
 OWN_ERRORS = (
     *("ArtifactMissing", "SpecimenError", "EditionError", "VocabularyError", "FileError"),
     *("BpeError", "CorpusError", "ConfigError", "ScaleError", "Diverged", "ClockError"),
+    *("GeometryError", "FilmError", "PanicException"),  # the last: of the tokenizers library
 )
 ALL = "all"  # in front matter, `reads: [all]`: the chapter reads what every other one left
 ANSI = re.compile(r"\x1b\[[0-9;]*m")  # colours in tracebacks
