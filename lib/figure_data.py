@@ -38,7 +38,7 @@ class _Formatter(BaseFormatter):
     print_method = ObjectName("_book_figure_data_")
 
     def lookup(self, obj: Any) -> Any:
-        """How `obj` is written. Not registered by type: matplotlib's backend clears figures' types."""
+        """How `obj` is written; not by registered type, as matplotlib's backend clears those."""
         kind = type(obj)
         if (kind.__module__, kind.__name__) != ("matplotlib.figure", "Figure"):
             raise KeyError(kind)
