@@ -37,15 +37,20 @@ class _Formatter(BaseFormatter):
     format_type = Unicode(MIME)
     print_method = ObjectName("_book_figure_data_")
 
+    def lookup(self, obj: Any) -> Any:
+        """How `obj` is written; not by registered type, as matplotlib's backend clears those."""
+        kind = type(obj)
+        if (kind.__module__, kind.__name__) != ("matplotlib.figure", "Figure"):
+            raise KeyError(kind)
+        return _packed
+
 
 def in_kernel() -> None:
     """Let the running kernel keep the table of every matplotlib figure that it shows."""
     kernel = get_ipython()
     if kernel is None:
         return
-    formatter = _Formatter(parent=kernel.display_formatter)
-    formatter.for_type_by_name("matplotlib.figure", "Figure", _packed)
-    kernel.display_formatter.formatters[MIME] = formatter
+    kernel.display_formatter.formatters[MIME] = _Formatter(parent=kernel.display_formatter)
 
 
 def of_output(data: Mapping[str, Any]) -> bytes | None:
