@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from bs4 import BeautifulSoup
 from tokenizers import AddedToken
 
-from lib import lattice
+from lib import files, lattice
 from lib.analysis import centres, clock, explorers, simulation, snowball
 from lib.extraction import merging, reachability, specimens, vocabulary
 from tests.test_browser import PATIENCE, chromium  # noqa: F401
@@ -88,6 +89,13 @@ def test_foreign_words_stay_words():
     page = BeautifulSoup(element, "html.parser")
     assert not page("img") and page.section["aria-label"] == '"><img src=x>'
     assert json.loads(page.script.string) == {"text": "</script><img src=x>"}
+
+
+def test_a_page_depends_on_the_scripts_that_it_holds(monkeypatch):
+    monkeypatch.setattr(files, "noted", {})
+    explorers.element("bits", "x", {})
+    assert {"../explorers/bits.js", "../explorers/lattice.js"} <= set(files.noted)
+    assert files.ABSENT not in files.noted.values()
 
 
 # ---------------------------------------------------------------- bits
@@ -411,6 +419,7 @@ def test_the_film_is_stepped_and_followed(look):
 
 
 # ---------------------------------------------------------------- tokens
+@cache
 def token_data():
     words, found = vocabulary.open("qwen3"), reachability.records("qwen3")
     matrix = explorers.rows(specimens.open("qwen2.5-coder-0.5b"))
