@@ -82,8 +82,13 @@ def links(names: Iterable[str], folder: str) -> str:
     return f'[{offered}]{{.content-visible when-format="html"}}' if offered else ""
 
 
-def _packed(figure: Any) -> str:
-    return base64.b64encode(gzip.compress(of_matplotlib(figure), mtime=0)).decode()
+def _packed(figure: Any) -> str | None:
+    """None where the table cannot be made: a page is not to fail for it, a test sees it missing."""
+    try:
+        table = of_matplotlib(figure)
+    except Exception:
+        return None
+    return base64.b64encode(gzip.compress(table, mtime=0)).decode()
 
 
 def of_matplotlib(figure: Any) -> bytes:

@@ -12,7 +12,7 @@ import nbformat
 import pytest
 
 from book import config, reader, runner, schedule
-from lib import paths
+from lib import figure_data, paths
 
 SCALE = "smoke"
 PAGES = {page.name: page for page in config.load().pages}
@@ -112,6 +112,8 @@ def test_every_figure_cell_shows_a_figure_and_no_other_does(page):
         images = {kind for kind in shown(cell) if kind.startswith("image/")}
         if label(cell).startswith("fig-"):
             assert images or is_plotly(cell), f"{label(cell)} shows no figure"
+            offered = figure_data.MIME in shown(cell) or is_plotly(cell)
+            assert offered, f"{label(cell)} offers no data"
         else:
             assert not images, f"a figure without a label: {cell.source}"
 

@@ -29,6 +29,8 @@ box.
 
 ## No hole
 
+[A hole in the sidebar]{.hidden}
+
 | hole |
 |------|
 | hole |

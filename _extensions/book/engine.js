@@ -109,7 +109,9 @@ export default {
   defaultYaml: () => [],
   defaultContent: () => ["```{python}", "1 + 1", "```"],
   validExtensions: () => [".qmd"],
-  claimsFile: () => false,
+  // a page without code may ask for a list of the whole book, which is the runner's to make
+  claimsFile: (file, ext) =>
+    ext === ".qmd" && !withJupyter() && Deno.readTextFileSync(file).includes("{.book-list "),
   claimsLanguage: (language) => language === "python" && !withJupyter(),
   canFreeze: false, // the runner's digests decide what is current, not the page's md5
   generatesFigures: true,

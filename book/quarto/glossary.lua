@@ -97,10 +97,13 @@ local function page(blocks, terms, target)
   local used = {}
   return blocks:walk({
     traverse = "topdown",
+    Span = function(span) -- Quarto's titles for its sidebar travel through the page, unseen
+      if span.classes:includes("hidden") then return span, false end
+    end,
     Header = whole, Table = whole, Figure = whole, Link = whole, Cite = whole, Code = whole,
     Div = function(div)
       for _, class in ipairs(div.classes) do
-        if class:match("^cell") or class == "panel" then return div, false end
+        if class:match("^cell") or class == "panel" or class == "hidden" then return div, false end
       end
       if div.identifier:match("^fig%-") or div.identifier:match("^tbl%-") then return div, false end
     end,
