@@ -157,7 +157,7 @@ FORMS = {
 
 
 def forms():
-    """Other forms, sound, cut and damaged."""
+    """Other forms, whole, cut and damaged."""
     chance = random.Random(42)
     for name, sound in FORMS.items():
         yield name, sound
@@ -214,7 +214,7 @@ def test_each_is_read_or_refused_in_one_line(name, tmp_path, record_property):
         elif answer.startswith("SIG"):
             count[f"ended by {answer}"] += 1
         else:
-            assert path.name in answer and "\n" not in answer and len(answer) < 600, answer
+            assert str(tmp_path) in answer and "\n" not in answer and len(answer) < 600, answer
             count["refused"] += 1
     counts = ", ".join(f"{number} {what}" for what, number in count.items())
     record_property("cases", f"tokenizers, {name}: {counts}")
