@@ -47,7 +47,10 @@ def open(name: str, tokenizer: str = "", revision: str = "main") -> Model:
         else:
             path = fetching.fetch_model(str(path), tensor, revision)
             found = _of_path(name, path, tensor)
-    return replace(found, tokenizer=tokenizer) if tokenizer else found
+    if not tokenizer:
+        return found
+    others = tuple(line for line in found.missing if "--tokenizer" not in line)
+    return replace(found, tokenizer=tokenizer, missing=others)
 
 
 def _of_catalogue(name: str) -> Model:
