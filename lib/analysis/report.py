@@ -1,12 +1,10 @@
 """The field report: what can be said of one matrix, and of its tokens, without running a model.
 
 It composes what the other modules find, keeps going where something is missing, and says so. The
-document `reports/field-report.qmd` shows it; `write` puts the same into report.json and tokens.csv.
+document `reports/field-report.qmd` shows it; `report_files` puts the same into two more files.
 """
 
-import csv
 import hashlib
-import json
 import re
 import time
 import unicodedata
@@ -22,7 +20,7 @@ import numpy as np
 from IPython.display import Markdown
 from scipy import linalg
 
-from lib import files, foreign, progress, show
+from lib import progress, show
 from lib.analysis import census, charts, clock, clusters, geometry
 from lib.analysis.census import Census
 from lib.analysis.clusters import Cluster, Void
@@ -47,8 +45,6 @@ RECORDED = {  # of every row, in an extract
     "projection": "its place on the map",
     "row_group": "which others are identical to it",
 }
-COLUMNS = ("id", "text", "bytes", "script", "class", "evidence", "witness", "norm", "distance",
-           "hole", "population", "found")  # fmt: skip
 
 
 class Sky(NamedTuple):
@@ -248,15 +244,17 @@ class Report:
         ]
 
     def some(self, ids: Iterable[int], most: int) -> list[int]:
-        """At most `most` of the ids, of every class alike; in the order of the classes."""
+        """At most `most` of the ids, of every class alike and spread over each; by class."""
         if not self.records:
             return list(ids)[:most]
         by_class: dict[Reach, list[int]] = {reach: [] for reach in Reach}
         for id in sorted(ids):
             by_class[self.records[id].reach].append(id)
-        turns = [x for row in zip_longest(*by_class.values()) for x in row if x is not None]
-        chosen = set(turns[:most])
-        return [id for ids in by_class.values() for id in ids if id in chosen]
+        classes = [[reach] * len(of_class) for reach, of_class in by_class.items()]
+        turns = [x for row in zip_longest(*classes) for x in row if x is not None]
+        share = Counter(turns[:most])
+        spread = ((by_class[reach], share[reach]) for reach in Reach)
+        return [of_class[i * len(of_class) // n] for of_class, n in spread for i in range(n)]
 
     def lines(self, ids: Sequence[int], most: int) -> list[list[Any]]:
         """For a table: id, token, class, evidence, norm, hole of the first `most` ids."""
@@ -507,34 +505,3 @@ def written(record: Record) -> str:
     shapes = (c if c.isprintable() else f"⟨{ord(c):04X}⟩" for c in text)
     spaced = re.sub(r"^ +| +$", lambda match: "␣" * len(match[0]), circle + "".join(shapes))
     return show.plain(spaced) or "–"
-
-
-def write(report: Report, folder: Path) -> None:
-    """report.json and tokens.csv, a line for each row of the matrix, into `folder`."""
-    text = json.dumps(report.summary(), ensure_ascii=False, indent=1, default=float)
-    folder.mkdir(parents=True, exist_ok=True)
-    files.write_atomically(folder / "report.json", lambda path: path.write_text(text, "utf-8"))
-    files.write_atomically(folder / "tokens.csv", lambda path: _write_tokens(report, path))
-
-
-def _write_tokens(report: Report, path: Path) -> None:
-    dead, nothing = set(report.found.tolist()), Record(-1, None, b"", "", "")
-    with path.open("w", newline="", encoding="utf-8-sig") as file:
-        sheet = csv.writer(file)
-        sheet.writerow(COLUMNS)
-        for id in progress.bar(range(report.specimen.rows), desc="tokens.csv"):
-            record = report.records[id] if report.records else nothing
-            rank, population = report.holes.get(id, ("", ""))
-            measured = (report.norms, report.distances)
-            numbers = ["" if known is None else f"{known[id]:.9g}" for known in measured]
-            named = [
-                foreign.in_sheet(record.text),
-                record.bytes.hex(),
-                record.script if record.text else "",
-            ]
-            why = [
-                record.reach or "",
-                foreign.in_sheet(record.evidence),
-                foreign.in_sheet(record.witness or ""),
-            ]
-            sheet.writerow([id, *named, *why, *numbers, rank, population, int(id in dead)])

@@ -82,7 +82,8 @@ def _of_path(name: str, path: Path, tensor: str | None) -> Model:
     specimen = specimens.open(f"{path}:{tensor}" if tensor else str(path))
     folder, lines = (path if path.is_dir() else path.parent), []
     specimen = _with_provenance(specimen, name)
-    (names, spelled), config = _names(path), _config(folder, lines)
+    names, spelled = _names(path)
+    config = {} if path.suffix == ".gguf" else _config(folder, lines)
     heads, embeddings = names & HEADS, sorted(names & EMBEDDINGS)
     says = config.get("text_config", {}).get("tie_word_embeddings")
     says = config.get("tie_word_embeddings", says)
