@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from lib import files, paths
 from lib.__main__ import main
-from lib.analysis import report
+from lib.analysis import report, report_files
 from lib.extraction import emission, models, reachability
 from lib.extraction.reachability import Reach
 from tests.test_emission import byte_level, sentencepiece, wordpiece
@@ -74,6 +74,18 @@ def test_a_gguf_is_reported_with_the_vocabulary_inside_it(tmp_path):
     assert found.records[97].text == by_id(ours)[97] and not found.agreement.predicted - {
         len(found.records) - 2, len(found.records) - 1
     }  # fmt: skip
+
+
+def test_the_ids_that_a_table_shows_are_of_every_class_and_spread_over_it(tmp_path):
+    folder(tmp_path / "m", byte_level(), more=50)
+    found = report.of(str(tmp_path / "m"))
+    some = found.some(found.predicted, 8)
+    assert len(some) == 8 and set(some) <= set(found.predicted) and len(set(some)) == 8
+    assert {found.records[id].reach for id in some} == {
+        found.records[id].reach for id in found.predicted
+    }
+    phantoms = [id for id in some if found.records[id].reach is Reach.PHANTOM]
+    assert len(phantoms) > 1 and phantoms[-1] - phantoms[0] >= 50 / 2
 
 
 def test_without_a_void_identical_rows_are_found(tmp_path):
@@ -173,10 +185,12 @@ def hostile(path):
 
 def test_tokens_are_no_formulas_in_a_spreadsheet(tmp_path):
     hostile(tmp_path / "m")
-    report.write(report.of(str(tmp_path / "m")), tmp_path / "out")
+    report_files.write(report.of(str(tmp_path / "m")), tmp_path / "out")
     with (tmp_path / "out" / "tokens.csv").open(newline="", encoding="utf-8-sig") as file:
         rows = [*csv.DictReader(file)]
-    assert [int(row["id"]) for row in rows] == [*range(40)] and set(rows[0]) == set(report.COLUMNS)
+    assert [int(row["id"]) for row in rows] == [*range(40)] and set(rows[0]) == set(
+        report_files.COLUMNS
+    )
     assert [row["found"] for row in rows] == ["1"] * len(HOSTILE) + ["0"] * (40 - len(HOSTILE))
     for row in rows:
         assert not row["text"].startswith(("=", "+", "-", "@", "\t")) and row["text"].isprintable()
@@ -212,4 +226,4 @@ def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
     found = report.of(str(tmp_path / "m"))
     (tmp_path / "out").write_text("a file where the folder should be")
     with pytest.raises((files.FileError, OSError)):
-        report.write(found, tmp_path / "out")
+        report_files.write(found, tmp_path / "out")

@@ -1,12 +1,10 @@
 """The field report: what can be said of one matrix, and of its tokens, without running a model.
 
 It composes what the other modules find, keeps going where something is missing, and says so. The
-document `reports/field-report.qmd` shows it; `write` puts the same into report.json and tokens.csv.
+document `reports/field-report.qmd` shows it; `report_files` puts the same into two more files.
 """
 
-import csv
 import hashlib
-import json
 import re
 import time
 import unicodedata
@@ -22,7 +20,7 @@ import numpy as np
 from IPython.display import Markdown
 from scipy import linalg
 
-from lib import files, foreign, progress, show
+from lib import progress, show
 from lib.analysis import census, charts, clock, clusters, geometry
 from lib.analysis.census import Census
 from lib.analysis.clusters import Cluster, Void
@@ -47,8 +45,6 @@ RECORDED = {  # of every row, in an extract
     "projection": "its place on the map",
     "row_group": "which others are identical to it",
 }
-COLUMNS = ("id", "text", "bytes", "script", "class", "evidence", "witness", "norm", "distance",
-           "hole", "population", "found")  # fmt: skip
 
 
 class Sky(NamedTuple):
@@ -115,6 +111,8 @@ class Report:
     @cached_property
     def cluster(self) -> Cluster:
         """The cluster, with the census where it is known which rows are identical."""
+        if not self.specimen.is_full and "row_group" not in self.specimen.arrays:
+            return Cluster(self.specimen, None)
         known = self.tried("identical rows", lambda: census.of(self.specimen))
         return Cluster(self.specimen, known)
 
@@ -131,6 +129,8 @@ class Report:
     def distances(self) -> np.ndarray | None:
         """(rows,) float64 to the anchor of the cluster."""
         if self.specimen.is_full and (self.spike is None or self.census is None):
+            return None
+        if not self.specimen.is_full and "dist" not in self.specimen.arrays:
             return None
         if len(self.finite) < self.specimen.rows:
             self.missing.append("distances: not every row has a length; void and sky need all")
@@ -152,12 +152,17 @@ class Report:
         return np.empty(0, int) if self.census is None else self.census.in_holes
 
     @property
+    def looked(self) -> bool:
+        """Whether rows could be found dead at all: identical ones are known, or distances are."""
+        return self.census is not None or self.distances is not None
+
+    @property
     def how_found(self) -> str:
         """The rule behind `found`, in words."""
         if self.void is not None:
             return "rows inside the most surprising void"
-        if self.census is None:
-            return "none can be, for neither identical rows nor distances are known"
+        if not self.looked:
+            return "none could be looked for: neither identical rows nor distances are known"
         if self.distances is None:
             return "rows identical to another; a void was not looked for"
         return "rows identical to another, for there is no void beyond chance"
@@ -184,10 +189,16 @@ class Report:
             )
         return records[:rows]
 
+    @property
+    def predicted(self) -> list[int]:
+        """Ids that no text gives, ascending."""
+        return [record.id for record in self.records if record.reach.dead]
+
     @cached_property
     def agreement(self) -> Agreement | None:
-        """Predicted (no text gives it) against found."""
-        return reachability.compare(self.records, self.found) if self.records else None
+        """Predicted (no text gives it) against found; None where one of the two is not known."""
+        both = self.records and self.looked
+        return reachability.compare(self.records, self.found) if both else None
 
     @cached_property
     def sky(self) -> Sky | None:
@@ -225,22 +236,25 @@ class Report:
         count = Counter(r.reach for r in self.records)
         dead = set(self.found.tolist())
         found = Counter(r.reach for r in self.records if r.id in dead)
+        how_many = lambda reach: found[reach] if self.looked else "–"  # noqa: E731
         return [
-            (str(reach), count[reach], found[reach], "dead" if reach.dead else "–")
+            (str(reach), count[reach], how_many(reach), "dead" if reach.dead else "–")
             for reach in Reach
             if count[reach]
         ]
 
     def some(self, ids: Iterable[int], most: int) -> list[int]:
-        """At most `most` of the ids, of every class alike; in the order of the classes."""
+        """At most `most` of the ids, of every class alike and spread over each; by class."""
         if not self.records:
             return list(ids)[:most]
         by_class: dict[Reach, list[int]] = {reach: [] for reach in Reach}
         for id in sorted(ids):
             by_class[self.records[id].reach].append(id)
-        turns = [x for row in zip_longest(*by_class.values()) for x in row if x is not None]
-        chosen = set(turns[:most])
-        return [id for ids in by_class.values() for id in ids if id in chosen]
+        classes = [[reach] * len(of_class) for reach, of_class in by_class.items()]
+        turns = [x for row in zip_longest(*classes) for x in row if x is not None]
+        share = Counter(turns[:most])
+        spread = ((by_class[reach], share[reach]) for reach in Reach)
+        return [of_class[i * len(of_class) // n] for of_class, n in spread for i in range(n)]
 
     def lines(self, ids: Sequence[int], most: int) -> list[list[Any]]:
         """For a table: id, token, class, evidence, norm, hole of the first `most` ids."""
@@ -271,8 +285,8 @@ class Report:
             "rows": self.specimen.rows,
             "distinct rows": found.unique if found else UNKNOWN,
             **holes,
-            f"found dead ({self.how_found})": len(dead),
-            "predicted: no text gives the id": len(agreement.predicted) if agreement else UNKNOWN,
+            f"found dead ({self.how_found})": len(dead) if self.looked else UNKNOWN,
+            "predicted: no text gives the id": len(self.predicted) if self.records else UNKNOWN,
             "predicted and found": len(agreement.both) if agreement else UNKNOWN,
             "not decided": undecided,
         }
@@ -290,10 +304,9 @@ class Report:
                 "spike: rows": spike.rows,
                 "spike: rows expected there": spike.background,
             }
-            if self.agreement:
-                inside = np.flatnonzero(spike.holds(self.norms))
-                muted = len(self.agreement.predicted & set(inside.tolist()))
-                table["spike: rows whose ids no text gives"] = muted
+            if self.records:
+                inside = spike.holds(self.norms[self.predicted])
+                table["spike: rows whose ids no text gives"] = int(inside.sum())
         if void is None:
             return table | {"void": "none beyond chance" if self.distances is not None else UNKNOWN}
         return table | {
@@ -307,7 +320,9 @@ class Report:
         """Prediction against finding, for a table."""
         agreement = self.agreement
         if agreement is None:
-            return {"predicted": UNKNOWN, "found dead": len(self.found)}
+            predicted = len(self.predicted) if self.records else UNKNOWN
+            found = len(self.found) if self.looked else UNKNOWN
+            return {"predicted": predicted, "found dead": found}
         shares = {"precision": agreement.precision, "recall": agreement.recall}
         return {
             "predicted: no text gives them": len(agreement.predicted),
@@ -318,14 +333,17 @@ class Report:
             **{k: "–" if np.isnan(v) else show.percent(v, 1) for k, v in shares.items()},
         }
 
-    def reserved(self) -> list[tuple[str, int, int]]:
+    def reserved(self) -> list[tuple[str, int, int | str]]:
         """For a table: special, reserved and phantom rows, and how many of each were found."""
         dead = set(self.found.tolist())
         added = [r.id for r in self.special if r.reach is Reach.ADDED]
         held = [r.id for r in self.special if RESERVED.search(r.text)]
         beyond = [r.id for r in self.of_class(Reach.PHANTOM)]
         kinds = {"added tokens": added, "names of a reserve": held, "rows without a token": beyond}
-        return [(kind, len(ids), len(dead & set(ids))) for kind, ids in kinds.items()]
+        return [
+            (kind, len(ids), len(dead & set(ids)) if self.looked else "–")
+            for kind, ids in kinds.items()
+        ]
 
     def exposure(self) -> dict[str, Any]:
         """The clock, for a table."""
@@ -397,7 +415,7 @@ class Report:
             "census": None,
             "spike": None if self.spike is None else self.spike._asdict(),
             "void": None if void is None else void._asdict(),
-            "found": {"rule": self.how_found, "ids": self.found.tolist()},
+            "found": {"rule": self.how_found, "ids": self.found.tolist() if self.looked else None},
             "classes": dict(count),
         }
         if self.census:
@@ -487,35 +505,3 @@ def written(record: Record) -> str:
     shapes = (c if c.isprintable() else f"⟨{ord(c):04X}⟩" for c in text)
     spaced = re.sub(r"^ +| +$", lambda match: "␣" * len(match[0]), circle + "".join(shapes))
     return show.plain(spaced) or "–"
-
-
-def write(report: Report, folder: Path) -> None:
-    """report.json and tokens.csv, a line for each row of the matrix, into `folder`."""
-    text = json.dumps(report.summary(), ensure_ascii=False, indent=1, default=float)
-    folder.mkdir(parents=True, exist_ok=True)
-    data = text.encode("utf-8", "backslashreplace")  # half a surrogate as JSON spells it
-    files.write_atomically(folder / "report.json", lambda path: path.write_bytes(data))
-    files.write_atomically(folder / "tokens.csv", lambda path: _write_tokens(report, path))
-
-
-def _write_tokens(report: Report, path: Path) -> None:
-    dead, nothing = set(report.found.tolist()), Record(-1, None, b"", "", "")
-    with path.open("w", newline="", encoding="utf-8-sig") as file:
-        sheet = csv.writer(file)
-        sheet.writerow(COLUMNS)
-        for id in progress.bar(range(report.specimen.rows), desc="tokens.csv"):
-            record = report.records[id] if report.records else nothing
-            rank, population = report.holes.get(id, ("", ""))
-            measured = (report.norms, report.distances)
-            numbers = ["" if known is None else f"{known[id]:.9g}" for known in measured]
-            named = [
-                foreign.in_sheet(record.text),
-                record.bytes.hex(),
-                record.script if record.text else "",
-            ]
-            why = [
-                record.reach or "",
-                foreign.in_sheet(record.evidence),
-                foreign.in_sheet(record.witness or ""),
-            ]
-            sheet.writerow([id, *named, *why, *numbers, rank, population, int(id in dead)])

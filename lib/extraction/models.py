@@ -47,7 +47,10 @@ def open(name: str, tokenizer: str = "", revision: str = "main") -> Model:
         else:
             path = fetching.fetch_model(str(path), tensor, revision)
             found = _of_path(name, path, tensor)
-    return replace(found, tokenizer=tokenizer) if tokenizer else found
+    if not tokenizer:
+        return found
+    others = tuple(line for line in found.missing if "--tokenizer" not in line)
+    return replace(found, tokenizer=tokenizer, missing=others)
 
 
 def _of_catalogue(name: str) -> Model:
@@ -79,7 +82,8 @@ def _of_path(name: str, path: Path, tensor: str | None) -> Model:
     specimen = specimens.open(f"{path}:{tensor}" if tensor else str(path))
     folder, lines = (path if path.is_dir() else path.parent), []
     specimen = _with_provenance(specimen, name)
-    (names, spelled), config = _names(path), _config(folder, lines)
+    names, spelled = _names(path)
+    config = {} if path.suffix == ".gguf" else _config(folder, lines)
     heads, embeddings = names & HEADS, sorted(names & EMBEDDINGS)
     says = config.get("text_config", {}).get("tie_word_embeddings")
     says = config.get("tie_word_embeddings", says)
