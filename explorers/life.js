@@ -45,7 +45,7 @@ function window_() { // middle and half width of what is seen
       target = [target[0] + x / dead, target[1] + y / dead];
     }
   }
-  const mix = 1 / scale;
+  const mix = scale ** -2; // from far the whole film, from near the one that is followed in the middle
   return { x: box.x * mix + target[0] * (1 - mix), y: box.y * mix + target[1] * (1 - mix), half: box.half / scale };
 }
 
