@@ -21,7 +21,7 @@ TITLE = re.compile(r"\A\s*# (.+?)\s*(?:\{[^{}]*\})?\s*$", re.MULTILINE)
 SENTENCE = re.compile(r".+?[.!?](?=\s+[A-Z@$*]|$)", re.DOTALL)
 CELLS = re.compile(r"(?<!\\)\|")  # what divides a row of a table
 IDS, TOKEN = ("id", "token id"), "token"  # heads of the columns that name a token
-NAMED = "Tokens that a table of this book names with their ids in Qwen's vocabulary."
+NAMED = "Tokens that a table of a chapter names with their ids in Qwen's vocabulary."
 
 Notebooks = Iterable[tuple[Page, Path]]
 
@@ -70,9 +70,12 @@ def figures(source: str, notebooks: Notebooks) -> str:
 
 
 def tokens(source: str, notebooks: Notebooks) -> str:
-    """A table of the tokens that tables name, by id, with the tables."""
+    """A table of the tokens that tables of chapters name, by id, with the tables.
+
+    Appendices are left out: a report names tokens of its own vocabulary.
+    """
     named: dict[int, tuple[str, list[str]]] = {}
-    for _, cells in _read(notebooks):
+    for _, cells in _read((page, path) for page, path in notebooks if not page.appendix):
         for cell in cells:
             label = str(_options(cell).get("label") or "")
             for out in cell.get("outputs", []) if label.startswith("tbl-") else ():

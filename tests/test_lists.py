@@ -49,7 +49,14 @@ def notebooks(tmp_path) -> list[tuple[Page, Path]]:
     ]
     path = tmp_path / "a.ipynb"
     path.write_text(json.dumps(new_notebook(cells=cells)))
-    return [(Page("chapters/dynamics/02-a.qmd"), path), (Page("none.qmd"), tmp_path / "none")]
+    other = tmp_path / "other.ipynb"
+    table = shown({"text/markdown": TABLE.replace("2,142", "11")})
+    other.write_text(json.dumps(new_notebook(cells=[cell("tbl-other", outputs=[table])])))
+    return [
+        (Page("chapters/dynamics/02-a.qmd"), path),
+        (Page("none.qmd"), tmp_path / "none"),
+        (Page("chapters/reports/01-b.qmd", appendix=True), other),
+    ]
 
 
 def test_figures_have_number_sentence_and_data_in_each_edition(notebooks):
