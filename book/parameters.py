@@ -140,19 +140,19 @@ def of(code: str, where: Any, scales: Iterable[Mapping[str, Any]] = ()) -> dict[
             least, most = (float(text.replace(",", "")) for text in stated.groups())
             comment = comment[: stated.start()] + comment[stated.end() :]
         else:
-            values = [literal, *(given[name] for given in scales if name in given)]
-            least, most = _range(name, [*_numbers(values), 1])
+            scaled = [given[name] for given in scales if name in given]
+            least, most = _range(name, [*_numbers(literal), 1], [*_numbers(scaled)])
         found[name] = Parameter(name, literal, comment, least, most)
     return found
 
 
-def _range(name: str, numbers: list[float]) -> tuple[float, float]:
-    """Least and most of a parameter that has these values."""
+def _range(name: str, numbers: list[float], scaled: list[float]) -> tuple[float, float]:
+    """Least and most of a parameter that has these numbers, and those at other scales."""
     if name == "seed":
         return 0, SEEDS
     if any(isinstance(number, float) for number in numbers):
         return min(0, *numbers), REALS
-    return min(numbers), TIMES * max(numbers)
+    return min(numbers), TIMES * max(numbers + scaled)
 
 
 def _numbers(value: Any) -> Iterator[float]:

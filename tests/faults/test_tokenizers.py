@@ -1,7 +1,8 @@
 """Hostile tokenizer files: each is read, or refused in one line, in bounded time and memory.
 
-Most cases are asked in a copy of this process with two seconds of processor, so that hundreds of
-them cost no hundreds of starts; some that run away or eat memory go through the real one.
+Most cases are asked in this process, as the confined one would be asked, or in a copy of it with two
+seconds of processor: hundreds of them cost no hundreds of starts. Some that run away or eat memory
+go through the real one.
 """
 # ruff: noqa: E501 (many cases a line)
 
@@ -144,6 +145,7 @@ def ranks():
     yield base64.b64encode(b"x" * (LONGEST + 1)) + b" 0"
 
 
+RISKY = ("parts", "forms")  # some of these do not end, or end the process
 PIECES = b"".join(
     b"\x0a" + bytes([len(piece) + 7]) + b"\x0a" + bytes([len(piece)]) + piece + b"\x15\0\0\0\0"
     for piece in (b"<unk>", b"a", b"b", "\u2581ab".encode())
@@ -207,7 +209,7 @@ def test_each_is_read_or_refused_in_one_line(name, tmp_path, record_property):
         if name == "forms":
             path, case = tmp_path / case[0], case[1]
         path.write_bytes(case if isinstance(case, bytes) else json.dumps(case).encode())
-        answer = asked(path)
+        answer = asked(path) if name in RISKY else confined.answer(str(path), 0)
         if isinstance(answer, list):
             assert len(answer) < 100_000
             count["read"] += 1
@@ -254,7 +256,7 @@ def test_what_eats_memory_is_ended(tmp_path, monkeypatch, capsys, record_propert
     monkeypatch.setattr(confined, "MEMORY", 1 << 30)
     path = tmp_path / "tokenizer.json.xz"
     with lzma.open(path, "wb", preset=0) as file:
-        for _ in range(1500):
+        for _ in range(700):
             file.write(bytes(1 << 20))
     out = tmp_path / "out.jsonl"
     assert main(["tokens", str(path), "--out", str(out)]) == 2
@@ -300,5 +302,5 @@ def test_any_value_at_any_place(place, value, make, tmp_path):
     (file["model"] if place in ("vocab", "merges", "type") else file)[place] = value
     path = tmp_path / "tokenizer.json"
     path.write_text(json.dumps(file))
-    answer = asked(path)
+    answer = confined.answer(str(path), 0)
     assert isinstance(answer, list) or "\n" not in answer
