@@ -93,7 +93,7 @@ def test_a_film_that_was_killed_when_it_was_whole_is_not_made_again(place, monke
 
 
 def test_artefacts(place, counted):
-    for recipe, times in ((Large(), 8), (Hdf(), 4)):
+    for recipe, times in ((Large(), 14), (Hdf(), 8)):
         work = lambda recipe=recipe: artifacts.cached(recipe, "x/y")  # noqa: E731
         took = seconds(work)
         artifacts.cached(recipe, "x/y").path.unlink()
