@@ -81,7 +81,7 @@ def press(
             _make(notebooks, staging, formats, book, root)
             _replace(out, staging, formats, book)
         except OSError as error:
-            raise files.unwritable(out, error) if files.is_full(error) else error
+            raise (files.unwritable(out, error) if files.is_full(error) else error) from None
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 
