@@ -25,7 +25,7 @@ import filelock
 
 from book import config, lists
 from book.config import Book, Page
-from lib import paths
+from lib import files, paths
 from press import pandoc, pdf, site, weave
 from press.pandoc import PressError
 
@@ -80,6 +80,8 @@ def press(
                 shutil.copyfile(out / pdf.file_name(book), staging / pdf.file_name(book))
             _make(notebooks, staging, formats, book, root)
             _replace(out, staging, formats, book)
+        except OSError as error:
+            raise (files.unwritable(out, error) if files.is_full(error) else error) from None
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 

@@ -8,9 +8,13 @@ import os
 import random
 import resource
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+from lib import paths
 
 NOBODY = 65_534
 FORK = multiprocessing.get_context("fork")
@@ -92,6 +96,30 @@ def at_once(*works: Work) -> list[str]:
     for process in processes:
         process.join()
     return said
+
+
+PRESS = """
+import resource, signal, sys
+from pathlib import Path
+from press import edition
+from tests import made_book
+root, out, disk, *formats = sys.argv[1:]
+pairs = [(p, Path(root, "executed", f"{p.name}.ipynb")) for p in made_book.BOOK.pages]
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+if int(disk):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(disk), int(disk)))
+try:
+    edition.press(pairs, Path(out), formats, book=made_book.BOOK, root=Path(root))
+except Exception as error:
+    sys.exit(f"{type(error).__name__}: {error}")
+"""
+
+
+def pressing(root: Path, out: Path, *formats: str, disk: int = 0) -> subprocess.Popen:
+    """A process of its own that presses the made book: the threads of Typst outlive no fork."""
+    command = [sys.executable, "-c", PRESS, root, out, disk, *formats]
+    settings = {"cwd": paths.ROOT, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([str(word) for word in command], **settings)
 
 
 def open_to_all(path: Path) -> None:

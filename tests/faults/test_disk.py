@@ -21,9 +21,8 @@ from lib.analysis.sweeps import CastRows
 from lib.extraction import catalogue, corpus, fetching, store
 from lib.generators import Generator
 from lib.training import films
-from press import edition
 from tests import made_book
-from tests.faults.children import ended, open_to_all
+from tests.faults.children import ended, open_to_all, pressing
 from tests.faults.test_bytes import TEXT, Hdf, Plain, plain
 from tests.small import FILMED, filmed_world
 from tests.small_project import write_chapter
@@ -182,12 +181,14 @@ def test_the_small_files_of_a_model(server, tmp_path, monkeypatch, counted):
 
 
 def test_a_book_on_a_full_disk_leaves_the_old_one(tmp_path, counted):
-    pairs, out = made_book.write(tmp_path), tmp_path / "_book"
+    made_book.write(tmp_path)
+    out = tmp_path / "_book"
     out.mkdir()
     (out / "index.html").write_text("the old book")
-    press = lambda: edition.press(pairs, out, ("pdf",), book=made_book.BOOK, root=tmp_path)  # noqa: E731
-    said = ended(press, disk=6_000)
-    assert said and "Traceback" not in said
+    press = pressing(tmp_path, out, "pdf", disk=6_000)
+    said = press.communicate()[1]
+    assert press.returncode == 1 and said.count("\n") == 1, said
+    assert said.startswith(("FileError", "PressError"))
     assert [p.name for p in out.iterdir()] == ["index.html"]
     assert not list(tmp_path.glob("._book-*"))
     counted("disks and permissions", 1)

@@ -16,9 +16,8 @@ from lib.extraction import catalogue, corpus, fetching, store
 from lib.training import films, worlds
 from lib.training.experiments import Experiment
 from lib.training.films import Film
-from press import edition
 from tests import made_book
-from tests.faults.children import FORK, at_once, killed
+from tests.faults.children import FORK, at_once, killed, pressing
 from tests.faults.test_bytes import TEXT, Hdf, plain
 from tests.faults.test_disk import Large, generator, place, verdict
 from tests.test_fetching import DESCRIPTION, SOURCE, arrived, bits, home, model, server
@@ -94,7 +93,7 @@ def test_a_film_that_was_killed_when_it_was_whole_is_not_made_again(place, monke
 
 
 def test_artefacts(place, counted):
-    for recipe, times in ((Large(), 8), (Hdf(), 4)):
+    for recipe, times in ((Large(), 14), (Hdf(), 8)):
         work = lambda recipe=recipe: artifacts.cached(recipe, "x/y")  # noqa: E731
         took = seconds(work)
         artifacts.cached(recipe, "x/y").path.unlink()
@@ -212,17 +211,15 @@ def bytes_of(book: Path) -> dict[str, bytes]:
 
 def test_two_presses_give_the_same_bytes_one_after_another_or_at_once(tmp_path, counted):
     """HTML, PDF and search index; what a press that was killed left is removed."""
-    pairs, one, two = made_book.write(tmp_path), tmp_path / "one", tmp_path / "_book"
-
-    def press(out: Path) -> None:
-        edition.press(pairs, out, book=made_book.BOOK, root=tmp_path)
-
-    press(one)
+    made_book.write(tmp_path)
+    one, two = tmp_path / "one", tmp_path / "_book"
+    press = lambda out: pressing(tmp_path, out, "html", "pdf")  # noqa: E731
+    assert press(one).wait() == 0
     (tmp_path / "._book-abandoned").mkdir()
     old = tmp_path / "._book-killed-old"  # between two renamings
     old.mkdir()
     (old / "index.html").write_text("the old book")
-    assert at_once(*[lambda: press(two)] * 2) == ["", ""]
+    assert [process.wait() for process in (press(two), press(two))] == [0, 0]
     assert bytes_of(one) == bytes_of(two) and any(name.endswith(".pdf") for name in bytes_of(one))
     assert not list(tmp_path.glob("._book-*"))
     counted("pairs at once", 2)
