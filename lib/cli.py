@@ -513,4 +513,4 @@ def _checks() -> Iterator[tuple[Path, Callable[[], str]]]:
         yield path, lambda path=path: store.said_of(store.verify(path))
     for path in filter(Path.exists, map(corpus.slice_file, corpus.SLICES)):
         name = path.name.removesuffix(".txt.xz")
-        yield path, lambda name=name: f"{len(corpus.text(name)):,} characters"
+        yield path, lambda name=name: corpus.text(name) and corpus.origin(name)

@@ -109,6 +109,11 @@ def origin(name: str) -> str:
     if name not in SLICES:
         text(name, 0)  # says which there are
     record = provenance(name)
+    try:  # held to its seal here, where it is shown; the text has a digest of its own
+        artifacts.unsealed(json.loads((paths.SLICES / f"{name}.json").read_text("utf-8")))
+    except (OSError, *artifacts.MALFORMED):
+        why = f"the record of corpus {name!r} was changed: `python -m lib fetch {name} --again`"
+        raise EditionError(why) from None
     return f"the first {record['characters']:,} characters of {record['source']}"
 
 
@@ -162,11 +167,11 @@ def provenance(name: str) -> dict[str, Any]:
     """Where a fetched slice came from: source, version, characters, sha256. Raises EditionError."""
     file = paths.SLICES / f"{name}.json"
     try:
-        record = artifacts.unsealed(json.loads(file.read_text(encoding="utf-8")))
+        record = json.loads(file.read_text(encoding="utf-8"))
         return {key: record[key] for key in ("source", "version", "characters", "sha256")}
     except FileNotFoundError:
         raise EditionError(f"corpus {name!r} is not here; `python -m lib fetch {name}`") from None
-    except (OSError, *artifacts.MALFORMED) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise EditionError(
             f"{file}: is damaged ({error!r}); `python -m lib fetch {name} --again`"
         ) from None
