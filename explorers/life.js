@@ -219,7 +219,7 @@ root.append(
   canvas, legend,
   make("p", { class: "title" }, "Dead rows that stand still (thin), and that never move again (thick)"), timeline,
   output);
-const repaint = painted(canvas, () => { if (places) paint(); });
+const repaint = painted(canvas, () => { if (box) paint(); });
 load().then(() => {
   show();
   root.explorer = { state, pattern, kind, isStill, go, pursue };
