@@ -188,6 +188,7 @@ vocabulary._schema()
 for line in sys.stdin:
     child = os.fork()
     if not child:
+        signal.alarm(20)
         resource.setrlimit(resource.RLIMIT_CPU, (2, 3))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         print(json.dumps(confined.answer(line.rstrip(), 0)), flush=True)
@@ -266,10 +267,10 @@ def test_what_eats_memory_is_ended(tmp_path, monkeypatch, capsys, record_propert
     """A file that unpacks to more than there may be; and the command says it in one line."""
     import lzma
 
-    monkeypatch.setattr(confined, "MEMORY", 1 << 30)
+    monkeypatch.setattr(confined, "MEMORY", 1 << 29)
     path = tmp_path / "tokenizer.json.xz"
     with lzma.open(path, "wb", preset=0) as file:
-        for _ in range(700):
+        for _ in range(400):
             file.write(bytes(1 << 20))
     out = tmp_path / "out.jsonl"
     assert main(["tokens", str(path), "--out", str(out)]) == 2
