@@ -281,7 +281,7 @@ def _execute(
     notebook.cells.append(nbformat.v4.new_code_cell(READ))
     try:
         with TemporaryDirectory(prefix="book-") as sockets:
-            os.environ["JUPYTER_RUNTIME_DIR"] = sockets
+            os.environ |= {"JUPYTER_RUNTIME_DIR": sockets, "IPYTHONDIR": sockets}  # nobody's own
             executed = papermill.execute_notebook(
                 notebook,
                 None,
