@@ -6,10 +6,11 @@ browser. A chapter shows one where only HTML is made, beside a figure for the PD
 """
 
 import base64
+import itertools
 import re
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,6 @@ from IPython.display import HTML
 
 from lib import files, foreign, paths
 from lib.analysis import census, charts, qwen3, sky
-from lib.extraction import merging
 from lib.extraction.reachability import CLASSES, Reach, Record
 from lib.extraction.specimens import Specimen
 from lib.extraction.vocabulary import Vocabulary
@@ -76,8 +76,9 @@ def tokens(words: Vocabulary, found: Sequence[Record]) -> dict[str, Any]:
     """
     ids, count = words.ids, len(words.tokens)
     pairs = np.full((2, count - BYTES), -1, np.int32)
-    for pair, id in merging.derived_merges(words).items():
-        pairs[:, id - BYTES] = [ids[part] for part in pair]
+    for token, id in ids.items():
+        if id >= BYTES and len(halves := _built(token, id, ids)) == 2:
+            pairs[:, id - BYTES] = [ids[part] for part in halves]
     if {len(token or b"") for token in words.tokens[:BYTES]} != {1} or (pairs < 0).any():
         raise ValueError(f"{words.name}: the tokens are not bytes and pairs of tokens")
     planes = pairs.view(np.uint8).reshape(2, -1, 4)[..., :3].transpose(0, 2, 1)
@@ -98,6 +99,19 @@ def tokens(words: Vocabulary, found: Sequence[Record]) -> dict[str, Any]:
         "script": packed(np.array([scripts.index(name) for name in by_script], np.uint8)),
         "notes": {r.id: foreign.visible(r.evidence) for r in told},
     }
+
+
+def _built(token: bytes, rank: int, ranks: Mapping[bytes, int]) -> list[bytes]:
+    """What merging makes of a token's bytes while itself and all of higher rank are unknown."""
+    parts = [token[i : i + 1] for i in range(len(token))]
+    while len(parts) > 1:
+        joined = [ranks.get(a + b, rank) for a, b in itertools.pairwise(parts)]
+        best = min(joined)
+        if best >= rank:
+            break
+        at = joined.index(best)
+        parts[at : at + 2] = [parts[at] + parts[at + 1]]
+    return parts
 
 
 def in_javascript(pattern: str) -> str:
