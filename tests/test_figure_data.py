@@ -68,7 +68,7 @@ def test_many_points_have_five_digits_and_their_ids_all(figure):
     ids = np.arange(151_936.0)[-20_000:]
     figure.subplots().plot(ids, ids / 7, ".")
     last = rows(figure_data.of_matplotlib(figure))[-1]
-    assert (last["x"], last["y"], last["mark"]) == ("151935", "21705", "line")
+    assert (last["x"], last["y"], last["mark"]) == ("151935", "21705", "points")
 
 
 @pytest.mark.parametrize("origin", ["upper", "lower"])
