@@ -27,7 +27,9 @@ from traitlets import ObjectName, Unicode
 MIME = "application/vnd.book.figure-data"  # a gzipped CSV in base64
 PLOTLY = "application/vnd.plotly.v1+json"
 COLUMNS = ("x", "y", "z", "x2", "y2", "value")
-DIGITS = "{:.7g}"  # float32 has about seven
+DIGITS, FEWER = "{:.7g}", "{:.5g}"  # float32 has about seven; a mark of MANY points needs fewer
+MANY = 10_000
+LEVEL = 6  # of gzip: the highest takes longer and saves little
 PACKED = 100_000  # bytes from which on a file is offered packed
 
 Mark = tuple[str, str, Any, dict[str, np.ndarray]]  # mark, series, part, columns
@@ -72,7 +74,7 @@ def files_of(label: str, outputs: Iterable[Mapping[str, Any]]) -> dict[str, byte
         if len(table) < PACKED:
             found[name] = table
         else:
-            found[f"{name}.gz"] = gzip.compress(table, mtime=0)
+            found[f"{name}.gz"] = gzip.compress(table, LEVEL, mtime=0)
     return found
 
 
@@ -88,7 +90,7 @@ def _packed(figure: Any) -> str | None:
         table = of_matplotlib(figure)
     except Exception:
         return None
-    return base64.b64encode(gzip.compress(table, mtime=0)).decode()
+    return base64.b64encode(gzip.compress(table, LEVEL, mtime=0)).decode()
 
 
 def of_matplotlib(figure: Any) -> bytes:
@@ -253,7 +255,9 @@ def _csv(about: list[str], marks: list[tuple]) -> bytes:
 
 
 def _numbers(values: np.ndarray) -> list[str]:
-    texts = map(DIGITS.format, np.asarray(values, float).tolist())
+    values = np.asarray(values, float)
+    whole = len(values) <= MANY or np.array_equal(values, np.rint(values))  # ids keep all digits
+    texts = map((DIGITS if whole else FEWER).format, values.tolist())
     return ["" if text == "nan" else text for text in texts]
 
 

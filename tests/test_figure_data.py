@@ -64,6 +64,13 @@ def test_points_with_a_value_in_two_panels(figure):
     assert [row["value"] for row in found] == ["", "5", "6"]
 
 
+def test_many_points_have_five_digits_and_their_ids_all(figure):
+    ids = np.arange(151_936.0)[-20_000:]
+    figure.subplots().plot(ids, ids / 7, ".")
+    last = rows(figure_data.of_matplotlib(figure))[-1]
+    assert (last["x"], last["y"], last["mark"]) == ("151935", "21705", "points")
+
+
 @pytest.mark.parametrize("origin", ["upper", "lower"])
 def test_a_map_says_of_each_cell_where_it_stands(figure, origin):
     values = np.arange(6.0).reshape(2, 3)
