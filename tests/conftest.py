@@ -31,6 +31,7 @@ def here(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv(scale.GIVEN, "")
     monkeypatch.setenv("PYTHONWARNINGS", "")
     monkeypatch.setenv("JUPYTER_RUNTIME_DIR", "")
+    monkeypatch.setenv("IPYTHONDIR", "")
     return tmp_path
 
 
