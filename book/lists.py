@@ -19,6 +19,7 @@ from lib import figure_data, files, paths
 WANTED = re.compile(r'^(:{3,}) \{\.book-list of="(\w+)"\}\s*\n\1[ \t]*$', re.MULTILINE)
 TITLE = re.compile(r"\A\s*# (.+?)\s*(?:\{[^{}]*\})?\s*$", re.MULTILINE)
 SENTENCE = re.compile(r".+?[.!?](?=\s+[A-Z@$*]|$)", re.DOTALL)
+FENCE = re.compile(r"^:::+.*$", re.MULTILINE)  # opens or closes a div
 CELLS = re.compile(r"(?<!\\)\|")  # what divides a row of a table
 IDS, TOKEN = ("id", "token id"), "token"  # heads of the columns that name a token
 NAMED = "Tokens that a table of a chapter names with their ids in Qwen's vocabulary."
@@ -48,8 +49,10 @@ def figures(source: str, notebooks: Notebooks) -> str:
     """Every figure by chapter, its number, the first sentence of its caption, and its data."""
     pages, paper = [], []
     for page, cells in _read(notebooks):
-        found = []
+        found, fence = [], ""
         for cell in cells:
+            if cell["cell_type"] == "markdown":
+                fence = (FENCE.findall("".join(cell["source"])) or [fence])[-1]
             options, outputs = _options(cell), cell.get("outputs", [])
             label = str(options.get("label") or "")
             if not label.startswith("fig-"):
@@ -60,12 +63,13 @@ def figures(source: str, notebooks: Notebooks) -> str:
             folder = _seen_from(source, page.source).removesuffix(".qmd") + "_files"
             links = figure_data.links(figure_data.files_of(label, outputs), folder)
             on_pages_only = any(figure_data.PLOTLY in out.get("data", {}) for out in outputs)
-            found.append((f"{said} {links}".strip(), "" if on_pages_only else said))
-        if found:
-            title = f"[{_title(cells)}]({_seen_from(source, page.source)})"
-            on_page, on_paper = zip(*found, strict=True)
-            pages.append("\n".join([title, "", *on_page]))
-            paper.append("\n".join([title, "", *filter(None, on_paper)]))
+            on_paper_only = 'when-format="typst"' in fence
+            on_page = "" if on_paper_only else f"{said} {links}".strip()
+            found.append((on_page, "" if on_pages_only else said))
+        title = f"[{_title(cells)}]({_seen_from(source, page.source)})"
+        for said, parts in zip(zip(*found, strict=True), (pages, paper), strict=False):
+            if any(said):
+                parts.append("\n".join([title, "", *filter(None, said)]))
     return _gated("html", pages) + "\n\n" + _gated("typst", paper)
 
 

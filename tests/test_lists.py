@@ -44,6 +44,9 @@ def notebooks(tmp_path) -> list[tuple[Page, Path]]:
             outputs=[shown({figure_data.MIME: table, "text/plain": "Figure"})],
         ),
         cell("fig-room", fig_cap="A room", outputs=[shown({figure_data.PLOTLY: plotly})]),
+        new_markdown_cell('::: {.content-visible when-format="typst"}\n\nOn paper.'),
+        cell("fig-paper", fig_cap="What cannot move"),
+        new_markdown_cell(":::\n\nAgain on both."),
         cell("tbl-a", outputs=[shown({"text/markdown": TABLE})]),
         cell("tbl-b", outputs=[shown({"text/markdown": TABLE.replace("2,142", "9")})]),
     ]
@@ -67,6 +70,7 @@ def test_figures_have_number_sentence_and_data_in_each_edition(notebooks):
     assert "- @fig-a: Norms, e.g. of rows." in pages and "And more" not in pages
     assert "[Data](../dynamics/02-a_files/fig-a.csv)" in pages and "Data" not in paper
     assert "- @fig-room: A room" in pages and "room" not in paper
+    assert "- @fig-paper: What cannot move" in paper and "fig-paper" not in pages
 
 
 def test_tokens_by_id_and_the_tables_that_name_them(notebooks):
