@@ -1,7 +1,6 @@
 """Run all chapters: what is not current, generators before their readers, side by side."""
 
 import os
-import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import (
@@ -17,7 +16,7 @@ from pathlib import Path
 
 from book import config, reader, runner, sources
 from book.runner import ALL, Chapter, ChapterFailed, ParameterError
-from lib import artifacts, files, paths, progress, scale
+from lib import artifacts, files, paths, processes, progress, scale
 
 Catalogue = Mapping[str, Chapter]  # chapters by name, in the order of the book
 
@@ -154,7 +153,8 @@ def _execute(
     running: dict[Future, str] = {}
     failures: dict[str, str] = {}
     bar = progress.bar(total=len(stale), desc="chapters", unit="chapter")
-    workers, settings = 0, {"mp_context": get_context("spawn"), "initializer": _end_with_its_parent}
+    spawn = get_context("spawn")
+    workers, settings = 0, {"mp_context": spawn, "initializer": processes.end_with_parent}
     with bar, ProcessPoolExecutor(jobs, **settings) as pool:
         while left:
             while names := sorter.get_ready():
@@ -189,18 +189,6 @@ def _execute(
     for name in sorted(left, key=place.get):
         failures[name] = f"{name}: not run, because of {', '.join(catalogue[name].reads)}"
     return failures
-
-
-def _end_with_its_parent() -> None:
-    """Let this worker end, and so its kernel, within seconds of a parent that was killed."""
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _say(name: str, said: str, failure: str) -> None:

@@ -44,14 +44,14 @@ def add(verbs: argparse._SubParsersAction) -> None:
     parser = _verb(verbs, clock, parents=[as_json])
     help = "FILE.safetensors[:TENSOR] or a model's folder (name the *input* rows), or NORMS.json"
     parser.add_argument("matrix", metavar="NORMS-OR-MATRIX", help=help)
-    help = "as for `tokens`; default: the matrix's own, or tokenizer.json of its folder"
+    help = "as for `tokens`; default: the matrix's own, or the one in its folder"
     parser.add_argument("--tokenizer", metavar="T", help=help)
     help = "start and schedule; NAME for a file of many, such as data/released/recipes.yaml"
     parser.add_argument("--recipe", metavar="FILE.yml[:NAME]", help=help)
 
     parser = _verb(verbs, tokens)
     known = "qwen3, qwen3.5 or another name of data/tokenizers/catalogue.yaml"
-    help = f"{known}, a tokenizer.json or a .tiktoken file"
+    help = f"{known}, a tokenizer.json, SentencePiece's, BERT's or tiktoken's file"
     parser.add_argument("tokenizer", metavar="TOKENIZER", help=help)
     parser.add_argument("--out", metavar="FILE.jsonl", required=True, help="where to write")
     parser.add_argument(
@@ -271,7 +271,7 @@ def clock(args: argparse.Namespace) -> None:
 
 def _norms(args: argparse.Namespace) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
     """What `clock` asks: about the source, norms of all rows (NaN where unknown), ids listed."""
-    from lib.extraction import confined
+    from lib.extraction import confined, families
 
     tokenizer = args.tokenizer
     if args.matrix.endswith(".json"):
@@ -290,9 +290,8 @@ def _norms(args: argparse.Namespace) -> tuple[dict[str, Any], np.ndarray, np.nda
     else:
         specimen = specimens.open(args.matrix)
         norms, about = specimen.norms, _about(specimen)
-        beside = specimens.split(args.matrix)[0] / "tokenizer.json"
-        found = str(beside) if beside.is_file() else None
-        tokenizer = tokenizer or specimen.description.tokenizer or found
+        beside = families.find(Path(specimens.split(args.matrix)[0]))
+        tokenizer = tokenizer or specimen.description.tokenizer or (beside and str(beside))
     need(tokenizer, f"{args.matrix}: which tokenizer? give --tokenizer")
     records = confined.records(tokenizer, len(norms))
     dead = [r.id for r in records if r.reach.dead and r.id < len(norms)]
@@ -396,7 +395,7 @@ def tokens(args: argparse.Namespace) -> None:
     """Say of every id of a tokenizer whether any text gives it, and why not.
 
     Write one JSON line for each id from 0 to the rows of the model's matrix: id, class, bytes
-    (hex), text, script, evidence. Any tokenizer.json that the `tokenizers` library reads will do.
+    (hex), text, script, evidence. Every form of tokenizer that `families` knows will do.
     """
     from lib.extraction import confined, reachability
 

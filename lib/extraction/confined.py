@@ -14,11 +14,9 @@ import resource
 import signal
 import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
 
-from lib import files, paths, progress
+from lib import files, paths, processes, progress
 from lib.extraction import emission, vocabulary
 from lib.extraction.editions import EditionError
 from lib.extraction.reachability import Reach, Record
@@ -78,14 +76,7 @@ def answer(name: str, rows: int) -> list[tuple] | str:
 
 def _limited(seconds: int, memory: int) -> None:
     """Let this process end with its parent, or when it has had its time or memory."""
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    processes.end_with_parent()
     for limit, most in ((resource.RLIMIT_CPU, seconds), (resource.RLIMIT_DATA, memory)):
         with contextlib.suppress(ValueError, OSError):  # lower already, or not known here
             resource.setrlimit(limit, (most, resource.getrlimit(limit)[1]))

@@ -11,7 +11,9 @@ import signal
 import subprocess
 import sys
 import time
+import zoneinfo  # noqa: F401 (imported late by others, and nobody may not read every interpreter)
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 from lib import paths
@@ -36,13 +38,7 @@ def ended(work: Work, *, disk: int = 0, nobody: bool = False) -> str:
             os.setuid(NOBODY)
         if disk:
             resource.setrlimit(resource.RLIMIT_FSIZE, (disk, disk))
-        said = ""
-        try:
-            work()
-        except BaseException as error:
-            said = f"{type(error).__name__}: {error}"
-        its.send(said)
-        os._exit(0)
+        tell(work, its)
 
     process = FORK.Process(target=child)
     process.start()
@@ -53,6 +49,17 @@ def ended(work: Work, *, disk: int = 0, nobody: bool = False) -> str:
         said = "it died"
     process.join()
     return said
+
+
+def tell(work: Work, its: Connection) -> None:
+    """Do the work, say through the pipe how it ended, and end the process."""
+    said = ""
+    try:
+        work()
+    except BaseException as error:
+        said = f"{type(error).__name__}: {error}"
+    its.send(said)
+    os._exit(0)
 
 
 def killed(work: Work, times: int, seconds: float, seed: int) -> int:
@@ -80,13 +87,7 @@ def at_once(*works: Work) -> list[str]:
 
         def child(work=work, its=its) -> None:
             start.wait()
-            said = ""
-            try:
-                work()
-            except BaseException as error:
-                said = f"{type(error).__name__}: {error}"
-            its.send(said)
-            os._exit(0)
+            tell(work, its)
 
         process = FORK.Process(target=child)
         process.start()
@@ -100,6 +101,7 @@ def at_once(*works: Work) -> list[str]:
 
 PRESS = """
 import resource, signal, sys
+from multiprocessing.connection import Connection
 from pathlib import Path
 from press import edition
 from tests import made_book
