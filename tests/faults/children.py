@@ -3,6 +3,7 @@
 A fork has everything imported: a kill costs milliseconds, not the seconds of a new interpreter.
 """
 
+import importlib
 import multiprocessing
 import os
 import random
@@ -11,12 +12,15 @@ import signal
 import subprocess
 import sys
 import time
-import zoneinfo  # noqa: F401 (imported late by others, and nobody may not read every interpreter)
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 from lib import paths
+
+# What the library imports late is imported now: nobody may not be allowed to read the interpreter.
+for late in ("_strptime", "zoneinfo"):
+    importlib.import_module(late)
 
 NOBODY = 65_534
 FORK = multiprocessing.get_context("fork")
