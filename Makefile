@@ -36,17 +36,16 @@ $(STAMP): pyproject.toml
 # _quarto.yml names this as its pre-render step, so that `quarto render` works from a clean clone. A
 # Python that has what the book needs is taken as it is: the caller's QUARTO_PYTHON, .venv or the one
 # on PATH. Nothing here ends the rendering: what is amiss, the chapter that needs it says better.
-# With `--profile jupyter` Quarto executes the chapters itself and only the generators run here.
-ready: ## Make ready for Quarto: the environment, and before a whole render the chapters side by side
+# With `--profile jupyter` Quarto executes the chapters itself, after the generators have run here.
+ready: ## Make ready for Quarto: the environment and, for its Jupyter engine, the generators
 	@python="$${QUARTO_PYTHON:-$(BIN)/python}"; [ ! -d "$$python" ] || python="$$python/python"; \
 	has() { "$$1" -c 'from importlib.util import find_spec; from sys import exit; \
 	  exit(not all(map(find_spec, ("ipykernel", "nbclient", "papermill", "torch"))))' 2>/dev/null; }; \
 	if has "$$python"; then :; elif has python3; then python=python3; \
 	else $(MAKE) --silent setup && python=$(BIN)/python || echo "no environment could be made: run make setup"; fi; \
-	if [ -n "$$QUARTO_PROJECT_RENDER_ALL" ] && has "$$python"; then \
-	  case ",$$QUARTO_PROFILE," in *,jupyter,*) only=--generators;; *) only=;; esac; \
-	  BOOK_SCALE=$(SCALE) "$$python" -m lib run $$only || echo "a chapter failed; its page says why"; \
-	fi
+	case ",$$QUARTO_PROFILE,$$QUARTO_PROJECT_RENDER_ALL" in *,jupyter,*1) \
+	  BOOK_SCALE=$(SCALE) "$$python" -m lib run --generators || echo "a generator failed; its page says why";; \
+	esac
 
 book: setup ## Execute every chapter and render the book into _book
 	@PATH="$(CURDIR)/$(BIN):$$PATH" BOOK_SCALE=$(SCALE) $(BIN)/python -m lib book

@@ -1,12 +1,15 @@
 """Executed notebooks for Quarto's engine (`_extensions/book`): one question a line, one answer.
 
-A question is {"file": path, "parameters": {name: value}}; the answer {"notebook": ...}, current and
-as Quarto's own would be, or {"error": a line for the reader}.
+A question is {"file": path, "parameters": {name: value}, "whole": whether all pages are rendered};
+the answer {"notebook": ...}, current and as Quarto's own would be, or {"error": a line for the
+reader}. Of a whole book chapters are executed side by side from the first question on, while Quarto
+renders those that are done.
 """
 
 import json
 import os
 import sys
+from concurrent.futures import Future
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, TextIO
@@ -19,34 +22,51 @@ from lib import figure_data, files, paths
 
 INJECTED = "injected-parameters"  # papermill's tag on the cell of given parameters
 PARAMETERS = "parameters"
+JOBS = "BOOK_JOBS"  # how many chapters at a time, from `python -m lib book --jobs`
+
+
+Whole = dict[str, Future[Path]]  # the chapters of a whole book that is being executed, by name
 
 
 def serve(questions: TextIO, answers: TextIO) -> None:
-    """Answer until `questions` ends; whatever chapters and the runner say goes to stderr."""
+    """Answer until `questions` ends; whatever chapters and the runner say goes to stderr.
+
+    Chapters that are still being executed then end with this process.
+    """
     warm_kernels.prepare()
-    for line in questions:
-        with redirect_stdout(sys.stderr):
-            answer = _answer(json.loads(line))
-        answers.write(json.dumps(answer) + "\n")
-        answers.flush()
+    whole: Whole = {}
+    with redirect_stdout(sys.stderr):
+        for line in questions:
+            answers.write(json.dumps(_answer(json.loads(line), whole)) + "\n")
+            answers.flush()
+    if not all(future.done() for future in whole.values()):
+        os._exit(0)  # nobody waits for them: Quarto has ended
 
 
-def _answer(question: dict[str, Any]) -> dict[str, Any]:
+def _answer(question: dict[str, Any], whole: Whole) -> dict[str, Any]:
     try:
-        return {"notebook": notebook(Path(question["file"]), question["parameters"])}
+        if question.get("whole") and not whole:
+            pages = [paths.ROOT / page.source for page in config.load().pages]
+            whole |= schedule.start(pages, int(os.environ.get(JOBS, 0)) or None)
+        return {"notebook": notebook(Path(question["file"]), question["parameters"], whole)}
     except (ValueError, RuntimeError, OSError) as error:
         return {"error": f"ERROR: {error}"}
 
 
-def notebook(file: Path, parameters: dict[str, Any]) -> str:
+def notebook(file: Path, parameters: dict[str, Any], whole: Whole) -> str:
     """The executed notebook of a chapter as JSON, cells' options where Quarto looks for them.
 
-    The data of its figures are left where Quarto takes a page's files from.
+    Of a book that is being executed as a `whole` it waits for the chapter, or, where a page lists
+    what is in the book, for all. The data of its figures are left where Quarto takes a page's files
+    from.
     """
     chapter = runner.open_chapter(file)
     if parameters:
         executed = runner.run(file, runner.check_parameters(parameters, chapter))
     else:
+        needed = whole if lists.WANTED.search(chapter.text) else whole.keys() & {chapter.name}
+        for name in needed:
+            whole[name].result()
         executed = schedule.bring_up_to_date(chapter)
     found = nbformat.read(executed, as_version=4)
     front, body, first = reader.split_front_matter(chapter.text, file)

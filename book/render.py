@@ -11,7 +11,7 @@ from typing import Any
 
 import nbformat
 
-from book import config, runner, schedule
+from book import config, notebooks, runner, schedule
 from lib import files, paths, scale
 
 REPORT = paths.ROOT / "reports" / "field-report.qmd"
@@ -44,15 +44,16 @@ def quarto() -> str | None:
 def book(jobs: int | None = None) -> Path:
     """Execute what is not current and render `_book`. Returns the first page's path.
 
-    Quarto's pre-render step (`make ready`, named in _quarto.yml) executes what is not current, and
-    its engine (_extensions/book) hands it the executed notebooks.
+    With Quarto, its engine (_extensions/book) has what is not current executed and hands Quarto the
+    executed notebooks.
     """
     program = quarto()
     if program is None:
         return press(jobs)
     print(f"quarto render at {scale.current()} scale", flush=True)
     command = [program, "render"]
-    if subprocess.run(command, cwd=paths.ROOT, env=environment(), check=False).returncode:
+    given = environment() | ({notebooks.JOBS: str(jobs)} if jobs else {})
+    if subprocess.run(command, cwd=paths.ROOT, env=given, check=False).returncode:
         raise RenderError("quarto render failed; its messages stand above")
     return paths.BOOK / "index.html"
 

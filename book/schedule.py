@@ -1,8 +1,9 @@
 """Run all chapters: what is not current, generators before their readers, side by side."""
 
 import os
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import (
     FIRST_COMPLETED,
     BrokenExecutor,
@@ -117,23 +118,80 @@ def run_all(files: list[Path], jobs: int | None = None, kind: str = "") -> list[
     return [chapter.executed for chapter in catalogue.values()]
 
 
-def run(catalogue: Catalogue, only: set[str], jobs: int | None = None) -> None:
-    """Execute what is not current of the chapters `only`, `jobs` at a time, generators first.
+def start(files: list[Path], jobs: int | None = None) -> dict[str, Future[Path]]:
+    """Begin to execute what is not current of the chapters at `files`, in the order of the book.
 
-    Where only a chapter's text has changed, its executed notebook gets the new text. Raises
-    ChapterFailed with every failure, after what does not depend on it has run.
+    Each chapter's future is its executed notebook's path, or ChapterFailed. A daemon thread sees to
+    them, so nothing waits for it when this process ends.
+    """
+    artifacts.clear()
+    catalogue = read_all(files)
+    futures: dict[str, Future[Path]] = {name: Future() for name in catalogue}
+
+    def settle(name: str, failure: str) -> None:
+        if failure:
+            futures[name].set_exception(ChapterFailed(failure))
+        else:
+            futures[name].set_result(catalogue[name].executed)
+
+    def work() -> None:
+        error: Exception = ChapterFailed("the run ended before this chapter")
+        try:
+            run(catalogue, set(catalogue), jobs, settle)
+        except Exception as why:
+            error = why
+        for future in futures.values():
+            if not future.done():
+                future.set_exception(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    return futures
+
+
+def run(
+    catalogue: Catalogue,
+    only: set[str],
+    jobs: int | None = None,
+    settle: Callable[[str, str], None] = lambda name, failure: None,
+) -> None:
+    """Execute what is not current of the chapters `only`, `jobs` at a time, in the book's order.
+
+    Where only a chapter's text has changed, its executed notebook gets the new text. `settle` is
+    told each chapter's name as it is done, and how it failed, if it did. Raises ChapterFailed with
+    every failure, after what does not depend on it has run.
     """
     wanted = keys(catalogue)
     stale = {name for name in only if not is_current(catalogue[name].executed, wanted[name])}
-    failures = _execute(catalogue, wanted, stale, jobs) if stale else {}
     for name in only - stale:
         runner.refresh(catalogue[name])
+        settle(name, "")
+    failures = _execute(catalogue, wanted, stale, jobs, settle) if stale else {}
     if failures:
         raise ChapterFailed("\n\n".join(failures.values()))
 
 
+def by_need(catalogue: Catalogue) -> list[str]:
+    """The chapters in the order in which a reader needs them, each after those that it reads."""
+    found: dict[str, None] = {}
+
+    def add(name: str) -> None:
+        for read in catalogue[name].reads:
+            if read != ALL and read not in found:
+                add(read)
+        found[name] = None
+
+    for name in catalogue:
+        if name not in found:
+            add(name)
+    return list(found)
+
+
 def _execute(
-    catalogue: Catalogue, wanted: Mapping[str, str], stale: set[str], jobs: int | None
+    catalogue: Catalogue,
+    wanted: Mapping[str, str],
+    stale: set[str],
+    jobs: int | None,
+    settle: Callable[[str, str], None],
 ) -> dict[str, str]:
     """Execute the chapters `stale` side by side; what went wrong, by chapter.
 
@@ -146,8 +204,9 @@ def _execute(
         [name] = stale
         said, failure = _run_one(catalogue[name].source, wanted[name])
         _say(name, said, failure)
+        settle(name, failure)
         return {name: failure} if failure else {}
-    place = {name: at for at, name in enumerate(catalogue)}
+    place = {name: at for at, name in enumerate(by_need(catalogue))}
     sorter, left = order(catalogue), set(stale)
     ready: list[str] = []
     running: dict[Future, str] = {}
@@ -160,7 +219,7 @@ def _execute(
             while names := sorter.get_ready():
                 ready += [name for name in names if name in stale]
                 sorter.done(*(name for name in names if name not in stale))
-            ready.sort(key=lambda n: (catalogue[n].front.get("kind") != "generator", place[n]))
+            ready.sort(key=place.get)
             while ready and len(running) < jobs:
                 name = ready.pop(0)
                 running[pool.submit(_run_one, catalogue[name].source, wanted[name])] = name
@@ -182,12 +241,14 @@ def _execute(
                 bar.update()
                 said, failure = future.result()
                 _say(name, said, failure)
+                settle(name, failure)
                 if failure:
                     failures[name] = failure
                 else:
                     sorter.done(name)
     for name in sorted(left, key=place.get):
         failures[name] = f"{name}: not run, because of {', '.join(catalogue[name].reads)}"
+        settle(name, failures[name])
     return failures
 
 

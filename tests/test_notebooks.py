@@ -16,9 +16,10 @@ from tests.small_project import executed
 MAKE = "chapters/one/01-make.qmd"
 
 
-def answers(project: Path, *questions: tuple[str, dict]) -> list[dict]:
+def answers(project: Path, *questions: tuple[str, dict], whole: bool = False) -> list[dict]:
     """What `python -m lib notebooks` in the project answers, in order."""
-    lines = [json.dumps({"file": f"{project}/{f}", "parameters": p}) + "\n" for f, p in questions]
+    asked = [{"file": f"{project}/{f}", "parameters": p, "whole": whole} for f, p in questions]
+    lines = [json.dumps(question) + "\n" for question in asked]
     done = subprocess.run(
         [sys.executable, "-m", "lib", "notebooks"],
         cwd=project,
@@ -95,6 +96,32 @@ def test_new_prose_needs_no_execution(asked):
     kept = [[c.get("execution_count"), c.get("outputs")] for c in after.cells]
     assert kept == [[c.get("execution_count"), c.get("outputs")] for c in before.cells]
     assert after.metadata.book.key == before.metadata.book.key
+
+
+def test_of_a_whole_book_chapters_run_side_by_side_while_a_page_is_asked_for(tmp_path):
+    project = small_project.write(tmp_path)
+    [page] = answers(project, ("chapters/one/02-a.qmd", {}), whole=True)
+    assert notebook(page).cells and (project / "b.started").exists()  # it waited for its sister
+
+
+def test_a_chapter_that_fails_in_a_whole_book_says_so_on_its_page(tmp_path):
+    project = small_project.write(tmp_path)
+    chapter = project / MAKE
+    chapter.write_text(chapter.read_text().replace("print(steps", "print(stepz"))
+    asked = [("index.qmd", {}), (MAKE, {}), ("chapters/one/02-a.qmd", {})]
+    first, failed, reader = answers(project, *asked, whole=True)
+    assert notebook(first).cells[-1].source.strip().endswith("No code.")
+    assert "name 'stepz' is not defined" in failed["error"]
+    assert "02-a: not run, because of one/01-make" in reader["error"]
+
+
+def test_a_page_that_lists_the_books_figures_waits_for_all_chapters(tmp_path):
+    project = small_project.write(tmp_path)
+    page = project / "index.qmd"
+    page.write_text(f'{page.read_text()}\n\n::: {{.book-list of="tokens"}}\n:::\n')
+    [answer] = answers(project, ("index.qmd", {}), whole=True)
+    assert "notebook" in answer, answer
+    assert executed(project, "one/02-a").exists() and executed(project, "one/03-b").exists()
 
 
 def test_the_engine_is_committed_where_quarto_looks():

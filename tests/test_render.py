@@ -122,31 +122,34 @@ exit STATUS
 """
 
 
+WITH_JUPYTER = {"QUARTO_PROJECT_RENDER_ALL": "1", "QUARTO_PROFILE": "publish,jupyter"}
+
+
+@pytest.mark.parametrize("as_folder", [False, True])
+def test_for_quartos_jupyter_the_generators_run_with_the_callers_python(tmp_path, calls, as_folder):
+    path = program(tmp_path, "python", PYTHON.replace("CALLS", str(calls)).replace("STATUS", "0"))
+    answer = ready(tmp_path if as_folder else path, **WITH_JUPYTER)
+    assert answer.returncode == 0, answer.stderr
+    assert calls.read_text() == "-m lib run --generators at smoke scale\n"
+
+
 @pytest.mark.parametrize(
-    ("as_folder", "profile", "only"),
-    [(False, "", ""), (True, "publish", ""), (False, "publish,jupyter", " --generators")],
+    "environment",
+    [{}, {"QUARTO_PROFILE": "jupyter"}, {"QUARTO_PROJECT_RENDER_ALL": "1"}],
 )
-def test_before_a_whole_render_the_chapters_run_with_the_callers_python(
-    tmp_path, calls, as_folder, profile, only
+def test_before_a_single_chapter_and_for_the_books_engine_nothing_runs(
+    tmp_path, calls, environment
 ):
     path = program(tmp_path, "python", PYTHON.replace("CALLS", str(calls)).replace("STATUS", "0"))
-    whole = {"QUARTO_PROJECT_RENDER_ALL": "1", "QUARTO_PROFILE": profile}
-    answer = ready(tmp_path if as_folder else path, **whole)
-    assert answer.returncode == 0, answer.stderr
-    assert calls.read_text() == f"-m lib run{only} at smoke scale\n"
-
-
-def test_before_a_single_chapter_nothing_runs(tmp_path, calls):
-    path = program(tmp_path, "python", PYTHON.replace("CALLS", str(calls)).replace("STATUS", "0"))
-    answer = ready(path)
+    answer = ready(path, **environment)
     assert answer.returncode == 0 and not calls.exists()
     assert not answer.stdout and not answer.stderr
 
 
-def test_a_failed_chapter_leaves_the_word_to_its_page(tmp_path, calls):
+def test_a_failed_generator_leaves_the_word_to_its_page(tmp_path, calls):
     path = program(tmp_path, "python", PYTHON.replace("CALLS", str(calls)).replace("STATUS", "2"))
-    answer = ready(path, QUARTO_PROJECT_RENDER_ALL="1")
-    assert answer.returncode == 0 and "a chapter failed" in answer.stdout
+    answer = ready(path, **WITH_JUPYTER)
+    assert answer.returncode == 0 and "a generator failed" in answer.stdout
 
 
 def workflow_step(name: str) -> str:

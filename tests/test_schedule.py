@@ -106,6 +106,11 @@ def test_reads_of_no_chapter_and_circles_are_refused(here):
         schedule.run_all([file])
 
 
+def test_a_chapter_comes_when_a_reader_of_the_book_needs_it(here):
+    chapters = catalogue(here, a="", b="d c", c="d", d="", e="")
+    assert schedule.by_need(chapters) == ["a", "d", "c", "b", "e"]
+
+
 def test_a_chapter_that_reads_all_waits_for_all(here):
     sorter, found = schedule.order(catalogue(here, z="all", a="", b="a", y="all")), []
     while sorter.is_active():

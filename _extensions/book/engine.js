@@ -2,7 +2,8 @@
 //
 // The runner (`python -m lib notebooks`) knows what a chapter depends on. It answers with an executed
 // notebook that is current, and executes only what is not, so html and typst share one execution and
-// an edit of prose costs none. What becomes of the notebook is Quarto's: `jupyter.toMarkdown` is what
+// an edit of prose costs none. Of a whole book it executes chapters side by side, ahead of the page
+// that Quarto is at. What becomes of the notebook is Quarto's: `jupyter.toMarkdown` is what
 // its Jupyter engine ends with, too. `quarto render --profile jupyter` does without all this.
 
 const NAME = "book";
@@ -59,12 +60,22 @@ function isNamed(source) {
   return named.length === 0 || named.includes(quarto.path.absolute(source));
 }
 
+// Whether all pages were asked for: `quarto render` with nothing but options.
+function isWhole(folder) {
+  const [command, ...words] = Deno.args;
+  const named = words.filter((word, at) =>
+    word.endsWith(".qmd") || !word.startsWith("-") && !Deno.args[at].startsWith("-")
+  );
+  return command === "render" && named.every((word) => quarto.path.absolute(word) === folder);
+}
+
 async function execute(options) {
   const { target, format } = options;
   const folder = bookOf(options.projectDir ?? options.cwd);
   runner ??= new Runner(await quarto.jupyter.pythonExec(), folder);
   const parameters = isNamed(target.source) ? options.params ?? {} : {};
-  const answer = await runner.ask({ file: quarto.path.absolute(target.source), parameters });
+  const file = quarto.path.absolute(target.source);
+  const answer = await runner.ask({ file, parameters, whole: isWhole(folder) });
   if (answer.error) {
     console.error(`\n${answer.error}`);
     if (options.previewServer) throw new Error(answer.error);
