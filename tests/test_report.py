@@ -183,6 +183,15 @@ def hostile(path):
     save_file({"wte.weight": planted(40, [*range(len(HOSTILE))], 4)}, path / "model.safetensors")
 
 
+def test_in_a_list_only_our_own_commands_are_markup():
+    lines = ["not here: run `python -m lib fetch a-b/c.d`", "`<b>`{=html} and `make setup`{=html}"]
+    shown = report.bullets(lines).data.splitlines()
+    assert shown[0].endswith("run `python -m lib fetch a-b/c.d`")
+    assert "`<b>`" not in shown[1].replace("\\", "~") and shown[1].endswith(
+        r"`make setup`\{\=html\}"
+    )
+
+
 def test_tokens_are_no_formulas_in_a_spreadsheet(tmp_path):
     hostile(tmp_path / "m")
     report_files.write(report.of(str(tmp_path / "m")), tmp_path / "out")

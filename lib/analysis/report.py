@@ -36,6 +36,7 @@ UNKNOWN = "not known"
 SAMPLE = 16_384  # rows that the principal axes are estimated from
 SEED = 42  # of that sample
 LACKING = (SpecimenError, EditionError, VocabularyError, ValueError, linalg.LinAlgError)
+COMMAND = re.compile(r"`((?:make|python -m lib) [\w ./-]+)`")  # in a line that names a mend
 RESERVED = re.compile(
     r"^[<\[{|].*(unused|reserved|extra_id|placeholder|dummy|pad|mask).*[>\]}|]$", re.IGNORECASE
 )
@@ -492,8 +493,10 @@ def read_clock(inputs: Specimen, records: Sequence[Record]) -> Clock:
 
 
 def bullets(lines: Sequence[str]) -> Markdown:
-    """Lines as a list; nothing in them is markup."""
-    return Markdown("\n".join(f"- {show.plain(line)}" for line in lines))
+    """Lines as a list; nothing in them is markup but a command of ours between backticks."""
+    parts = (COMMAND.split(line) for line in lines)  # text, command, text, ...
+    shown = ((f"`{p}`" if at % 2 else show.plain(p) for at, p in enumerate(ps)) for ps in parts)
+    return Markdown("\n".join(f"- {''.join(line)}" for line in shown))
 
 
 def written(record: Record) -> str:
