@@ -71,7 +71,7 @@ def memory(process: psutil.Process) -> tuple[int, int]:
     """(bytes resident, of these shared or mapped) of one process; zeros if it has ended."""
     try:
         told = process.memory_info()
-        return told.rss, told.shared
+        return told.rss, getattr(told, "shared", 0)  # not told on every system
     except psutil.Error:
         return 0, 0
 

@@ -117,7 +117,7 @@ def add(verbs: argparse._SubParsersAction) -> None:
         "notebooks",
         help="answer Quarto's engine with executed notebooks",
         description="For the engine in _extensions/book: reads a question a line, {file, "
-        "parameters}, and answers each with an executed notebook.",
+        "parameters, whole}, and answers each with an executed notebook.",
     )
     parser.set_defaults(run=answer)
 

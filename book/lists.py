@@ -61,7 +61,7 @@ def figures(source: str, notebooks: Notebooks) -> str:
             sentence = SENTENCE.match(caption)
             said = f"- @{label}: {sentence.group() if sentence else caption}"
             folder = _seen_from(source, page.source).removesuffix(".qmd") + "_files"
-            links = figure_data.links(figure_data.files_of(label, outputs), folder)
+            links = figure_data.links(figure_data.names_of(label, outputs), folder)
             on_pages_only = any(figure_data.PLOTLY in out.get("data", {}) for out in outputs)
             on_paper_only = 'when-format="typst"' in fence
             on_page = "" if on_paper_only else f"{said} {links}".strip()

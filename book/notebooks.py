@@ -9,15 +9,15 @@ renders those that are done.
 import json
 import os
 import sys
-from concurrent.futures import Future
-from contextlib import redirect_stdout
+from concurrent.futures import Future, wait
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
 import nbformat
 from nbformat import NotebookNode
 
-from book import config, lists, reader, runner, schedule, warm_kernels
+from book import config, lists, reader, runner, schedule
 from lib import figure_data, files, paths
 
 INJECTED = "injected-parameters"  # papermill's tag on the cell of given parameters
@@ -33,9 +33,11 @@ def serve(questions: TextIO, answers: TextIO) -> None:
 
     Chapters that are still being executed then end with this process.
     """
+    from book import warm_kernels  # slow to import
+
     warm_kernels.prepare()
     whole: Whole = {}
-    with redirect_stdout(sys.stderr):
+    with redirect_stdout(sys.stderr), suppress(BrokenPipeError, KeyboardInterrupt):
         for line in questions:
             answers.write(json.dumps(_answer(json.loads(line), whole)) + "\n")
             answers.flush()
@@ -49,6 +51,9 @@ def _answer(question: dict[str, Any], whole: Whole) -> dict[str, Any]:
             pages = [paths.ROOT / page.source for page in config.load().pages]
             whole |= schedule.start(pages, int(os.environ.get(JOBS, 0)) or None)
         return {"notebook": notebook(Path(question["file"]), question["parameters"], whole)}
+    except runner.ChapterFailed as error:
+        wait(whole.values())  # what does not depend on it is executed, and kept
+        return {"error": f"ERROR: {error}"}
     except (ValueError, RuntimeError, OSError) as error:
         return {"error": f"ERROR: {error}"}
 
@@ -62,9 +67,11 @@ def notebook(file: Path, parameters: dict[str, Any], whole: Whole) -> str:
     """
     chapter = runner.open_chapter(file)
     if parameters:
-        executed = runner.run(file, runner.check_parameters(parameters, chapter))
+        executed = runner.run(file, parameters)
     else:
-        needed = whole if lists.WANTED.search(chapter.text) else whole.keys() & {chapter.name}
+        needed = whole.keys()
+        if whole and not lists.WANTED.search(chapter.text):
+            needed &= schedule.with_what_it_reads(chapter).keys()
         for name in needed:
             whole[name].result()
         executed = schedule.bring_up_to_date(chapter)

@@ -104,7 +104,7 @@ def _without(notebook: Path, parameter: str) -> None:
     """Take a given parameter out of an executed notebook: a folder that is gone says nothing."""
     found = nbformat.read(notebook, as_version=4)
     for cell in found.cells:
-        if "injected-parameters" in cell.metadata.get("tags", []):
+        if notebooks.INJECTED in cell.metadata.get("tags", []):
             lines = cell.source.splitlines()
             cell.source = "\n".join(x for x in lines if not x.startswith(f"{parameter} ="))
     files.write_atomically(notebook, lambda path: nbformat.write(found, path))

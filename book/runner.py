@@ -38,9 +38,10 @@ KEPT = ("scale", "parameters", "key", "values", "read", "memory")
 READ_MIME = "application/vnd.book.read+json"
 # the last cell of every run
 READ = f"""\
-import resource
+import resource, sys
 from lib import files
-peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes
+unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
+peak = unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 display({{"{READ_MIME}": {{"files": files.noted, "memory": peak}}}}, raw=True)"""
 
 
@@ -185,7 +186,7 @@ def run(
 ) -> Path:
     """Execute one chapter with checked parameters; returns the executed notebook's path.
 
-    `digest` (what the result depends on, see `schedule.key`) is stored in the notebook.
+    `digest` (what the result depends on, see `schedule.keys`) is stored in the notebook.
     Raises ParameterError, reader.ChapterError, or ChapterFailed with the failing cell.
     """
     chapter = open_chapter(source)

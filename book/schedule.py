@@ -122,7 +122,7 @@ def start(files: list[Path], jobs: int | None = None) -> dict[str, Future[Path]]
     """Begin to execute what is not current of the chapters at `files`, in the order of the book.
 
     Each chapter's future is its executed notebook's path, or ChapterFailed. A daemon thread sees to
-    them, so nothing waits for it when this process ends.
+    them; whoever does not want to wait for what is running ends with os._exit.
     """
     artifacts.clear()
     catalogue = read_all(files)
@@ -135,14 +135,12 @@ def start(files: list[Path], jobs: int | None = None) -> dict[str, Future[Path]]
             futures[name].set_result(catalogue[name].executed)
 
     def work() -> None:
-        error: Exception = ChapterFailed("the run ended before this chapter")
         try:
             run(catalogue, set(catalogue), jobs, settle)
-        except Exception as why:
-            error = why
-        for future in futures.values():
-            if not future.done():
-                future.set_exception(error)
+        except BaseException as why:  # for whoever waits
+            for future in futures.values():
+                if not future.done():
+                    future.set_exception(why)
 
     threading.Thread(target=work, daemon=True).start()
     return futures
@@ -162,16 +160,20 @@ def run(
     """
     wanted = keys(catalogue)
     stale = {name for name in only if not is_current(catalogue[name].executed, wanted[name])}
-    for name in only - stale:
-        runner.refresh(catalogue[name])
-        settle(name, "")
+    for name in by_need(catalogue):
+        if name in only - stale:
+            runner.refresh(catalogue[name])
+            settle(name, "")
     failures = _execute(catalogue, wanted, stale, jobs, settle) if stale else {}
     if failures:
         raise ChapterFailed("\n\n".join(failures.values()))
 
 
 def by_need(catalogue: Catalogue) -> list[str]:
-    """The chapters in the order in which a reader needs them, each after those that it reads."""
+    """The chapters in the order in which a reader needs them, each after those that it reads.
+
+    One that reads all keeps its place in the book: `order` holds it back.
+    """
     found: dict[str, None] = {}
 
     def add(name: str) -> None:
@@ -197,12 +199,13 @@ def _execute(
 
     One alone runs from this process, which in a preview has everything imported already.
     """
-    cores = len(os.sched_getaffinity(0))
+    on_linux = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if on_linux else os.cpu_count() or 1
     jobs = max(1, min(jobs or cores, len(stale)))
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // jobs)))
     if len(stale) == 1:
         [name] = stale
-        said, failure = _run_one(catalogue[name].source, wanted[name])
+        said, failure = _run_one(catalogue[name].source, wanted[name], catalogue[name].code)
         _say(name, said, failure)
         settle(name, failure)
         return {name: failure} if failure else {}
@@ -221,8 +224,8 @@ def _execute(
                 sorter.done(*(name for name in names if name not in stale))
             ready.sort(key=place.get)
             while ready and len(running) < jobs:
-                name = ready.pop(0)
-                running[pool.submit(_run_one, catalogue[name].source, wanted[name])] = name
+                one = catalogue[name := ready.pop(0)]
+                running[pool.submit(_run_one, one.source, wanted[name], one.code)] = name
             if not running:
                 break  # what is left reads what failed
             workers = max(workers, len(active_children()))
@@ -256,10 +259,15 @@ def _say(name: str, said: str, failure: str) -> None:
     print(f"  {name}: {'FAILED' if failure else said}", flush=True)
 
 
-def _run_one(source: Path, wanted: str) -> tuple[str, str]:
-    """Run one chapter in a worker process: its seconds and memory, or the failure's text."""
+def _run_one(source: Path, wanted: str, code: str) -> tuple[str, str]:
+    """Run one chapter in a worker process: its seconds and memory, or the failure's text.
+
+    `code` is the chapter's, of which `wanted` is the digest.
+    """
     started = time.perf_counter()
     try:
+        if runner.open_chapter(source).code != code:
+            return "", f"{source.name}: its code was changed while it waited: run it again"
         peak = runner.memory_of(runner.run(source, digest=wanted))
     except (ChapterFailed, ParameterError, reader.ChapterError, scale.ScaleError) as error:
         return "", str(error)

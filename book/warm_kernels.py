@@ -15,7 +15,6 @@ import threading
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 from jupyter_client import AsyncKernelManager
 from jupyter_client.provisioning import LocalProvisioner
@@ -37,8 +36,11 @@ def prepare() -> None:
         from multiprocessing import forkserver
 
         forks.set_forkserver_preload(IMPORTED)
-        with patch.dict(os.environ, ASKED):
-            forkserver.ensure_running()
+        before = {name: os.environ.get(name) for name in ASKED}
+        os.environ.update(ASKED)
+        forkserver.ensure_running()
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
 class Manager(AsyncKernelManager):

@@ -89,9 +89,10 @@ function follow(model) { // a released recipe, in the drawing and the fields
 // ---- the fields
 const field = (words, key, low, high, integer = false) => {
   const input = make("input", { type: "text", size: 9, autocomplete: "off", spellcheck: "false", onchange: () => {
-    const x = typed(input.value), good = x >= low && x <= high;
+    const x = typed(input.value), other = { peak: state.decay, decay: state.peak }[key] ?? 0;
+    const good = x >= low && x <= high && x * other < 1; // or a step would take more than the row
     input.setAttribute("aria-invalid", String(!good));
-    if (!good) { say(`${words}: a number from ${number(low)} to ${number(high)}, please.`); return; }
+    if (!good) { say(`${words}: a number from ${number(low)} to ${number(high)}, please${other ? `, and below ${number(1 / other)}` : ""}.`); return; }
     state[key] = integer ? Math.round(x) : x;
     own();
   } });

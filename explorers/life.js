@@ -151,7 +151,7 @@ canvas.addEventListener("click", (event) => { // the nearest dead row is followe
 });
 
 // ---- what moves it
-const step = slider("step", { min: 0, max: steps, step: 1, value: 0 }, (t) => go(t));
+const step = slider("step", { min: 0, max: steps, step: 1, value: 0 }, (t) => { stop(); go(t); });
 step.node.classList.add("wide");
 const zoom = slider("magnification", { min: 0, max: CLOSEST, step: 0.05, value: 0 }, (power) => { state.zoom = power; show(); });
 const follow = make("select", { onchange: () => pursue(Number(follow.value)) },

@@ -202,8 +202,9 @@ const play = make("button", { type: "button", onclick: () => {
 
 async function change() {
   stop();
-  const { bits } = data.centres[state.name];
-  state.centre = new Float32Array(await unpack(bits));
+  const { name } = state, unpacked = new Float32Array(await unpack(data.centres[name].bits));
+  if (name !== state.name) return; // another was chosen meanwhile
+  state.centre = unpacked;
   reset();
   show();
 }

@@ -232,7 +232,7 @@ function choose(id, scroll) {
   if (text !== null && [...text].length <= 24) facts.push(put("code points", make("span", { class: "mono" }, codes(text))));
   facts.push(put("script", scripts[script[id]]));
   if (id >= FIRST && id < count) facts.push(put("built from", chip(left[id - FIRST]), " ", chip(right[id - FIRST])));
-  const where = `longitude ${number(sky[id] * matrix.degrees - 180)}°, latitude ${number(sky[rows + id] * matrix.degrees - 90)}°`;
+  const where = id < matrix.rows ? `longitude ${number(sky[id] * matrix.degrees - 180)}°, latitude ${number(sky[matrix.rows + id] * matrix.degrees - 90)}°` : "not at hand";
   const others = hole ? hole.filter((other) => other !== id) : [];
   const ofMatrix = [
     put("norm", id < matrix.rows ? number(norms[id] * matrix.unit, 3) : "not at hand"), put("place in the sky", where),
@@ -259,17 +259,18 @@ function choose(id, scroll) {
 
 let heat;
 function paint() {
-  if (state.id < 0 || !map.isConnected) return;
+  map.hidden = state.id >= matrix.rows; // the vocabulary may be longer than the matrix
+  if (state.id < 0 || map.hidden || !map.isConnected) return;
   const degrees = matrix.degrees, across = 360 / degrees, down = 180 / degrees;
   if (!heat) {
     heat = new Float64Array(across * down);
-    for (let id = 0; id < matrix.rows; id++) heat[Math.min(sky[rows + id], down - 1) * across + Math.min(sky[id], across - 1)] += 1;
+    for (let id = 0; id < matrix.rows; id++) heat[Math.min(sky[matrix.rows + id], down - 1) * across + Math.min(sky[id], across - 1)] += 1;
   }
   // the crowded part: where the rows are, with a margin
   const inside = (n, at) => { let low = n, high = 0; heat.forEach((v, i) => { if (v > 8) { low = Math.min(low, at(i)); high = Math.max(high, at(i)); } }); return [Math.max(0, low - 4), Math.min(n - 1, high + 4)]; };
   let [x0, x1] = inside(across, (i) => i % across), [y0, y1] = inside(down, (i) => Math.floor(i / across));
   x0 = Math.min(x0, sky[state.id] - 2); x1 = Math.max(x1, sky[state.id] + 2);
-  y0 = Math.min(y0, sky[rows + state.id] - 2); y1 = Math.max(y1, sky[rows + state.id] + 2);
+  y0 = Math.min(y0, sky[matrix.rows + state.id] - 2); y1 = Math.max(y1, sky[matrix.rows + state.id] + 2);
   const width = map.clientWidth || 300, each = width / (x1 - x0 + 1);
   const { context: pen, height } = sharp(map, Math.min(300, each * (y1 - y0 + 1))), tall = height / (y1 - y0 + 1);
   const most = Math.log1p(heat.reduce((a, b) => Math.max(a, b), 0));
@@ -282,7 +283,7 @@ function paint() {
     pen.fillStyle = `rgb(${[255, 236, 200].map((part) => Math.round(part * light))})`;
     pen.fillRect(left_, top, Math.round((x - x0 + 1) * each) - left_, Math.round((y1 - y + 1) * tall) - top);
   }
-  const [px, py] = [(sky[state.id] - x0 + 0.5) * each, (y1 - sky[rows + state.id] + 0.5) * tall];
+  const [px, py] = [(sky[state.id] - x0 + 0.5) * each, (y1 - sky[matrix.rows + state.id] + 0.5) * tall];
   pen.lineWidth = 2;
   for (const [size, ink] of [[9, "#000"], [7, "#56b4e9"]]) {
     pen.strokeStyle = ink;

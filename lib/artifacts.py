@@ -163,7 +163,8 @@ def clear() -> None:
         left = [partial, *partial.parent.glob(f"{partial.name}.*"), note]
         name = partial.stem.removeprefix(".").removesuffix("-partial")
         lock = filelock.FileLock(note.with_name(f"{name}.h5.lock"))
-        if min(files.untouched(path) for path in left if path.exists()) > ABANDONED:
+        ages = (files.untouched(path) for path in left if path.exists())
+        if min(ages, default=0.0) > ABANDONED:  # default: another process has just removed it
             with suppress(OSError, filelock.Timeout), lock.acquire(timeout=0):
                 for path in left:
                     shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)

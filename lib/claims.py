@@ -144,7 +144,7 @@ def settled(found: Mapping[str, Any]) -> Markdown:
         text = json.dumps(sealed, sort_keys=True, ensure_ascii=False)
         if not scale.is_changed():
             file = _verdicts() / f"{id}.json"
-            files.write_atomically(file, lambda path, text=text: path.write_text(text))
+            files.write_atomically(file, lambda path, text=text: path.write_text(text, "utf-8"))
     return _table([claims[id] for id in found], records)
 
 

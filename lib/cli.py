@@ -290,7 +290,8 @@ def _norms(args: argparse.Namespace) -> tuple[dict[str, Any], np.ndarray, np.nda
     else:
         specimen = specimens.open(args.matrix)
         norms, about = specimen.norms, _about(specimen)
-        beside = families.find(Path(specimens.split(args.matrix)[0]))
+        place = Path(specimens.split(args.matrix)[0])
+        beside = families.find(place.parent if place.suffix == ".safetensors" else place)
         tokenizer = tokenizer or specimen.description.tokenizer or (beside and str(beside))
     need(tokenizer, f"{args.matrix}: which tokenizer? give --tokenizer")
     records = confined.records(tokenizer, len(norms))

@@ -16,7 +16,7 @@ stands nowhere in the data (a legend, a colour bar) are left out.
 
 import base64
 import gzip
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -68,14 +68,19 @@ def files_of(label: str, outputs: Iterable[Mapping[str, Any]]) -> dict[str, byte
     `label` is the cell's, `outputs` its own in the form of a notebook.
     """
     tables = [table for out in outputs if (table := of_output(out.get("data", {})))]
-    found = {}
-    for number, table in enumerate(tables, 1):
-        name = f"{label}-{number}.csv" if len(tables) > 1 else f"{label}.csv"
-        if len(table) < PACKED:
-            found[name] = table
-        else:
-            found[f"{name}.gz"] = gzip.compress(table, LEVEL, mtime=0)
-    return found
+    packed = (t if len(t) < PACKED else gzip.compress(t, LEVEL, mtime=0) for t in tables)
+    return dict(zip(_names(label, tables), packed, strict=True))
+
+
+def names_of(label: str, outputs: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The names of the files that `files_of` makes."""
+    return _names(label, [t for out in outputs if (t := of_output(out.get("data", {})))])
+
+
+def _names(label: str, tables: Sequence[bytes]) -> list[str]:
+    numbers = [f"-{number}" for number in range(1, len(tables) + 1)] if len(tables) > 1 else [""]
+    ends = (".csv" if len(table) < PACKED else ".csv.gz" for table in tables)
+    return [f"{label}{number}{end}" for number, end in zip(numbers, ends, strict=False)]
 
 
 def links(names: Iterable[str], folder: str) -> str:

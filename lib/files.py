@@ -9,6 +9,7 @@ import errno
 import hashlib
 import os
 import re
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -130,7 +131,7 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     On any error the temporary file is removed and `path` is left as it was. Raises FileError if
     the disk refuses (full, read-only).
     """
-    temporary = path.with_name(f".{path.stem}-{os.getpid()}{path.suffix}")
+    temporary = path.with_name(f".{path.stem}-{threading.get_native_id()}{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(temporary)

@@ -184,4 +184,5 @@ def _replace(out: Path, staging: Path, formats: tuple[str, ...], book: Book) -> 
             f"{out}: cannot be replaced ({error.strerror}); close what uses it"
         ) from error
     finally:
-        shutil.rmtree(old, ignore_errors=True)
+        if out.exists():
+            shutil.rmtree(old, ignore_errors=True)

@@ -19,7 +19,6 @@ from nbformat import NotebookNode
 
 from lib import figure_data, foreign, paths
 
-PLOTLY = "application/vnd.plotly.v1+json"
 WIDGET = "application/vnd.jupyter.widget"
 IMAGES = {"image/svg+xml": "svg", "image/png": "png", "image/jpeg": "jpg"}
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")  # colours and cursor moves of a terminal
@@ -143,8 +142,10 @@ def _display(
     if any(mime.startswith(WIDGET) for mime in data):
         return []  # alive only in Jupyter; its text/plain says nothing
     picture = _picture(data, stem, folder, files, options)
-    if PLOTLY in data:
-        figure = foreign.in_script({key: data[PLOTLY].get(key) for key in ("data", "layout")})
+    if figure_data.PLOTLY in data:
+        figure = foreign.in_script(
+            {key: data[figure_data.PLOTLY].get(key) for key in ("data", "layout")}
+        )
         alt = _attribute(options.get("fig-alt") or "").replace("<", "&lt;")
         html = (
             f'<div class="plotly-figure" role="group" aria-label="{alt}">'

@@ -1,10 +1,10 @@
 // Quarto's engine for this book: notebooks come from the book's own runner.
 //
-// The runner (`python -m lib notebooks`) knows what a chapter depends on. It answers with an executed
-// notebook that is current, and executes only what is not, so html and typst share one execution and
-// an edit of prose costs none. Of a whole book it executes chapters side by side, ahead of the page
-// that Quarto is at. What becomes of the notebook is Quarto's: `jupyter.toMarkdown` is what
-// its Jupyter engine ends with, too. `quarto render --profile jupyter` does without all this.
+// The runner (`python -m lib notebooks`) answers with an executed notebook that is current, and
+// executes only what is not: html and typst share one execution, and an edit of prose costs none. Of a
+// whole book it executes chapters side by side, ahead of the page that Quarto is at. What becomes of
+// the notebook is Quarto's: `jupyter.toMarkdown` is what its Jupyter engine ends with, too.
+// `quarto render --profile jupyter` does without all this.
 
 const NAME = "book";
 let quarto;
@@ -43,11 +43,13 @@ class Runner {
 // report, is no page of the project to Quarto, which then names its own folder.
 function bookOf(folder) {
   for (let at = folder; at; at = at.replace(/[\\/]?[^\\/]*$/, "")) {
-    try {
-      if (Deno.statSync(`${at}/_quarto.yml`).isFile) return at;
-    } catch { /* not here: one folder up */ }
+    if (isThere(`${at}/_quarto.yml`)) return at;
   }
   return folder;
+}
+
+function isThere(path) {
+  try { return Boolean(Deno.statSync(path)); } catch { return false; }
 }
 
 function withJupyter() {
@@ -63,8 +65,8 @@ function isNamed(source) {
 // Whether all pages were asked for: `quarto render` with nothing but options.
 function isWhole(folder) {
   const [command, ...words] = Deno.args;
-  const named = words.filter((word, at) =>
-    word.endsWith(".qmd") || !word.startsWith("-") && !Deno.args[at].startsWith("-")
+  const named = words.filter((word, at) => // what follows an option may be its value
+    !word.startsWith("-") && (isThere(word) || !Deno.args[at].startsWith("-"))
   );
   return command === "render" && named.every((word) => quarto.path.absolute(word) === folder);
 }

@@ -131,13 +131,14 @@ def in_javascript(pattern: str) -> str:
 def rows(matrix: Specimen) -> dict[str, Any]:
     """Norm, direction and identical rows of every row of a matrix, packed and rounded."""
     view, count = sky.observe(charts.chart(matrix).projection), census.of(matrix)
+    unit = max(UNIT, float(matrix.norms.max()) / 65_535)  # the longest is to fit in sixteen bits
     east, north = view.longitude + 180, view.latitude + 90
     places = np.stack([east, north]) // DEGREES
     return {
         "name": matrix.description.model,
         "rows": matrix.rows,
-        "unit": UNIT,
-        "norms": packed(np.rint(matrix.norms / UNIT).astype("<u2")),
+        "unit": unit,
+        "norms": packed(np.rint(matrix.norms / unit).astype("<u2")),
         "degrees": DEGREES,
         "sky": packed(places.astype(np.uint8)),
         "holes": packed(np.stack([count.in_holes, count.group[count.in_holes]]).astype("<i4")),
@@ -159,4 +160,5 @@ def printed() -> dict[str, Any]:
 def _source(file: str) -> str:
     """The text of a file of FOLDER; whoever shows it depends on it."""
     path = FOLDER / file
-    return path.read_text(encoding="utf-8") if files.is_here(path) else ""
+    files.is_here(path)  # noted
+    return path.read_text(encoding="utf-8")

@@ -1,4 +1,5 @@
-"""A tokenizer file from outside is read in a process of its own, which has so much time and memory.
+"""A tokenizer file from outside is read in a process of its own, which has so much time and, on
+Linux, memory.
 
 Its expressions run in the `tokenizers` library and in `regex`, where some never end. Which ones,
 their form does not say: `(a|aa)+$` runs away, `(\\d{3})+`, which sound files have, does not, and
@@ -17,7 +18,7 @@ import sys
 from pathlib import Path
 
 from lib import files, paths, processes, progress
-from lib.extraction import emission, vocabulary
+from lib.extraction import emission, families, vocabulary
 from lib.extraction.editions import EditionError
 from lib.extraction.reachability import Reach, Record
 from lib.extraction.vocabulary import VocabularyError
@@ -35,7 +36,8 @@ def records(name: str | Path, rows: int = 0) -> list[Record]:
     path = Path(name)
     if str(name) in vocabulary.catalogue() or not path.is_file():
         return emission.records(name, rows)
-    seconds = int(SECONDS + SECONDS_A_MEGABYTE * path.stat().st_size / 1e6)
+    size = min(path.stat().st_size, families.MOST)  # a GGUF file is mostly matrices
+    seconds = int(SECONDS + SECONDS_A_MEGABYTE * size / 1e6)
     told = map(str, (path.resolve(), rows, seconds, MEMORY))
     command = [sys.executable, "-m", __name__, *told]
     environment = dict(os.environ)

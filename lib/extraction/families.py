@@ -11,7 +11,6 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -100,10 +99,9 @@ def ranks(path: Path, rows: int = 0) -> Vocabulary:
         return vocabulary.open(twin, rows)
     tokens = vocabulary.parse_tiktoken(_content(path), str(path))
     words = _words(_of_folder(path, OF_MODEL, "qwen2")[0])
-    size, origin = max(rows, len(tokens)), str(path)
-    parts = (words.normaliser, words.patterns, None)
-    known = Vocabulary(str(path), tokens, {}, size, *parts, origin=origin)
-    return replace(known, ignore_merges=words.ignore_merges)
+    size, parts = max(rows, len(tokens)), (words.normaliser, words.patterns, None)
+    merging = {"ignore_merges": words.ignore_merges, "origin": str(path)}
+    return Vocabulary(str(path), tokens, {}, size, *parts, **merging)
 
 
 def as_json(path: Path) -> bytes:

@@ -136,7 +136,8 @@ def fetch_model(repo: str, tensor: str | None = None, revision: str = "main") ->
     folder, known = paths.FETCHED / "hub" / place, {}
     if (folder / INDEX).exists():
         known = _unchanged(folder)
-        if tensor is None or tensor in known:
+        here = all((folder / file).is_file() for file in known.values())
+        if here and (tensor is None or tensor in known):
             return folder
     names = _tensor_names(repo, revision)
     heads = [tensor] if tensor else [name for name in UNEMBEDDINGS if name in names]

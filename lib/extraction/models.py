@@ -28,7 +28,7 @@ class Model:
     specimen: Specimen  # the matrix that makes the logits, or what there is of it
     inputs: Specimen | None  # the matrix of the input rows, where it is one of its own
     tied: bool | None  # None: nothing says it
-    tokenizer: str | None  # a name or a path for `emission.records`
+    tokenizer: str | None  # a name or a path for `confined.records`
     spelled: tuple[str, ...] = ()  # tokens as a GGUF file spells them, where no pipeline is known
     missing: tuple[str, ...] = ()  # a line for each thing that could not be had
 

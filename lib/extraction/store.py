@@ -40,17 +40,17 @@ class Arrival:
         self.part, self.identity, self.offset = part, identity, offset
         self.notes = part.with_name(part.name + ".sums")
         self.sha, self.done, self.last = hashlib.sha256(), 0, b""
+        proven = [identity]
         with suppress(OSError, ValueError):
-            self._prove()
+            self._prove(proven)
         part.touch()
         os.truncate(part, offset + self.done)
-        if not self.done:
-            self.notes.write_text(self.identity + "\n", "utf-8")
+        self.notes.write_text("\n".join(proven) + "\n", "utf-8")
         self.noted = self.done
         self.last = self.known(max(0, self.done - OVERLAP), self.done)
 
-    def _prove(self) -> None:
-        """Go through the notes as far as the file agrees with them."""
+    def _prove(self, proven: list[str]) -> None:
+        """Go through the notes as far as the file agrees with them, and add those to `proven`."""
         identity, *lines = self.notes.read_text("utf-8").splitlines()
         sha, at = hashlib.sha256(), 0
         with self.part.open("rb", buffering=0) as file:
@@ -62,6 +62,7 @@ class Arrival:
                 if sha.hexdigest() != digest:
                     return
                 self.sha, self.done = sha.copy(), at
+                proven.append(line)
 
     @contextmanager
     def growing(self) -> Iterator["Arrival"]:
