@@ -216,7 +216,7 @@ def refresh(chapter: Chapter) -> None:
     about = {name: executed.metadata.book[name] for name in KEPT}
     if executed.metadata.book.get("text") == chapter.digest:
         return
-    notebook = reader.fill(chapter.notebook, about["values"])
+    notebook = reader.fill(copy.deepcopy(chapter.notebook), about["values"])
     for cell, ran in zip(_code(notebook), _code(executed), strict=True):
         cell.outputs, cell.execution_count = ran.outputs, ran.execution_count
     _write(chapter, notebook, about, chapter.executed)

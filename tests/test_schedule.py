@@ -45,6 +45,15 @@ def test_all_chapters_run_in_order_side_by_side_and_once(project):
         assert (
             changed.stdout.split(":")[0].strip() == "one/02-a" and changed.stdout.count("\n") == 1
         )
+    for name, old, new in (
+        ("03-b", "# Look", "# Look again"),
+        ("02-a", "print(made)", "print(made, 1)"),
+    ):
+        file = project / "chapters" / "one" / f"{name}.qmd"
+        file.write_text(file.read_text().replace(old, new))  # text alone in one, code in the other
+    changed = lib(project, "run", "--jobs", "2")
+    assert changed.stdout.split(":")[0].strip() == "one/02-a" and not changed.returncode
+    assert "# Look again" in executed(project, "one/03-b").read_text()
     words.write_text("words that nobody recorded\n")
     refused = lib(project, "run")
     assert refused.returncode == 2 and "git checkout data/words.txt" in refused.stderr
