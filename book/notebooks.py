@@ -72,7 +72,7 @@ def notebook(file: Path, parameters: dict[str, Any], whole: Whole) -> str:
         needed = whole.keys()
         if whole and not lists.WANTED.search(chapter.text):
             needed &= schedule.with_what_it_reads(chapter).keys()
-        for name in needed:
+        for name in sorted(needed, key=lambda name: name == chapter.name):  # what it reads first
             whole[name].result()
         executed = schedule.bring_up_to_date(chapter)
     found = nbformat.read(executed, as_version=4)

@@ -156,6 +156,13 @@ def test_a_failure_stops_its_readers_only(here, monkeypatch):
     assert (here / "executed" / "book" / "c.ipynb").exists()
 
 
+def test_a_chapter_that_is_changed_while_it_waits_is_not_sealed(here):
+    [chapter] = catalogue(here, a="").values()
+    said, failure = schedule._run_one(chapter.source, "key", "other code")
+    assert not said and "a.qmd: its code was changed while it waited" in failure
+    assert not chapter.executed.exists()
+
+
 def test_one_chapter_alone_needs_no_other_process(here, monkeypatch, capsys):
     chapters = catalogue(here, a="", b="a")
     monkeypatch.setattr(schedule, "_run_one", fails_without_kernel)
@@ -167,7 +174,7 @@ def test_one_chapter_alone_needs_no_other_process(here, monkeypatch, capsys):
     assert "a: FAILED" in capsys.readouterr().out
 
 
-def fails_without_kernel(source: Path, wanted: str) -> tuple[str, str]:
+def fails_without_kernel(source: Path, wanted: str, code: str) -> tuple[str, str]:
     """As schedule._run_one, but chapter a fails."""
     if source.stem == "a":
         return "", "a.qmd failed"
