@@ -135,6 +135,7 @@ def start(files: list[Path], jobs: int | None = None) -> dict[str, Future[Path]]
             futures[name].set_result(catalogue[name].executed)
 
     def work() -> None:
+        os.nice(10)  # this thread and its children: the page that Quarto is at comes first
         try:
             run(catalogue, set(catalogue), jobs, settle)
         except BaseException as why:  # for whoever waits

@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import threading
+from contextlib import suppress
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,8 @@ def _serve(options: list[str], environment: dict[str, str], folder: str | Path) 
     from ipykernel.kernelapp import launch_new_instance
 
     os.setsid()
+    with suppress(OSError):  # a session is a scheduling group, which knows nothing of niceness
+        Path("/proc/self/autogroup").write_text(str(os.nice(0)))
     threading.Thread(target=_end_with_its_parent, daemon=True).start()
     os.environ.clear()
     os.environ.update(environment)

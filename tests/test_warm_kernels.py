@@ -2,12 +2,15 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
 import pytest
 
 from book import runner, warm_kernels
+from tests import small_project
 from tests.small_project import cell, write_chapter
 
 pytestmark = pytest.mark.skipif(not warm_kernels.forks, reason="kernels start cold here")
@@ -69,3 +72,14 @@ def test_a_chapter_leaves_nothing_to_the_next(here):
     second = write_chapter(here, "one/02-next", cell("import torch\nprint(hasattr(torch, 'left'))"))
     assert outputs(first)[0].text == "1\n"
     assert outputs(second)[0].text == "False\n"
+
+
+@pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="no scheduling groups here")
+def test_a_kernel_is_as_nice_as_whoever_asked_for_it(tmp_path):
+    project = small_project.write(tmp_path)
+    code = cell("import os\nprint(os.nice(0), open('/proc/self/autogroup').read().split()[-1])")
+    write_chapter(project, "one/04-nice", code)
+    command = ["nice", "-n", "7", sys.executable, "-m", "lib", "run", "one/04-nice"]
+    subprocess.run(command, cwd=project, env=os.environ | {"BOOK_SCALE": "book"}, check=True)
+    executed = nbformat.read(small_project.executed(project, "one/04-nice"), as_version=4)
+    assert "7 7\n" in [out.text for c in executed.cells for out in c.get("outputs", [])]
