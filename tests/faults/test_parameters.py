@@ -186,7 +186,7 @@ def test_quartos_way_goes_through_the_same_check(monkeypatch, record_property):
         name = {"share": "thai_share", "name": "english", "sizes": "probe_steps"}.get(name, name)
         if name in runner.open_chapter(file).parameters():
             for value in values:
-                answer = notebooks._answer({"file": file, "parameters": {name: value}})
+                answer = notebooks._answer({"file": file, "parameters": {name: value}}, {})
                 assert (
                     answer["error"].startswith(f"ERROR: {name} must be ")
                     and "\n" not in answer["error"]

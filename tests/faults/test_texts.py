@@ -26,8 +26,8 @@ from lib import foreign, show
 from lib.__main__ import main
 from lib.analysis import report
 from lib.extraction.reachability import Reach, Record
+from lib.figure_data import PLOTLY
 from press import edition
-from press.weave import PLOTLY
 from tests.test_foreign import HOSTILE, random_texts
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("texts")]
