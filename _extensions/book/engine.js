@@ -39,8 +39,7 @@ class Runner {
   }
 }
 
-// The folder with _quarto.yml at or above this one: a document beside the book's pages, such as a
-// report, is no page of the project to Quarto, which then names its own folder.
+// The folder with _quarto.yml at or above this one: of a report, Quarto names the report's own.
 function bookOf(folder) {
   for (let at = folder; at; at = at.replace(/[\\/]?[^\\/]*$/, "")) {
     if (isThere(`${at}/_quarto.yml`)) return at;
@@ -99,6 +98,8 @@ async function execute(options) {
     figDpi: format.execute["fig-dpi"],
     figPos: format.render["fig-pos"],
   });
+  const dependencies = result.dependencies; // what the book shows needs no require.js from a network
+  if (dependencies) dependencies.jsWidgets = false;
   const { prefix = "", suffix = "" } = result.notebookOutputs ?? {};
   const cells = result.cellOutputs.map((output) => output.markdown).join("");
   return {
@@ -107,7 +108,7 @@ async function execute(options) {
     supporting: [`${assets.base_dir}/${assets.supporting_dir}`],
     filters: [],
     pandoc: result.pandoc,
-    includes: quarto.jupyter.resultIncludes(options.tempDir, result.dependencies),
+    includes: quarto.jupyter.resultIncludes(options.tempDir, dependencies),
     preserve: result.htmlPreserve,
     postProcess: Object.keys(result.htmlPreserve ?? {}).length > 0,
   };
