@@ -5,16 +5,17 @@
 Makes a bfloat16 matrix of 151,936 x 2,560 with planted rows: 2,212 close to one point, 2,100 of
 them in groups of identical rows, on ids that no text gives. Then `python -m lib report` reads it
 with Qwen's vocabulary, in a process of its own each round; printed are the seconds on the clock, of
-processor, and the largest memory of the process and of its kernel together. The first round also
-makes what is kept afterwards (the analysis of the vocabulary), and compiles.
+processor, and the largest memory of the process and of its kernel together, the mapped file
+included. The first round also makes what is kept afterwards (the analysis of the vocabulary), and
+compiles.
 """
 
 import os
-import resource
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -48,32 +49,27 @@ def make(path: Path) -> None:
     save_file({"model.embed_tokens.weight": W}, path)
 
 
-def measured(command: list[str]) -> tuple[float, float, float, float]:
-    """Of a command: seconds on the clock, of processor; GB at most, with the mapped file, without.
-
-    The pages of a memory-mapped file can be dropped at any moment: they are counted apart.
-    """
-    began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
-    process, resident, own = psutil.Popen(command, stdout=subprocess.DEVNULL), 0, 0
+def measured(command: list[str]) -> tuple[float, float, float]:
+    """Of a command and its children: seconds on the clock, of processor; GB of memory at most."""
+    began, spent, most = time.perf_counter(), {}, 0
+    process = psutil.Popen(command, stdout=subprocess.DEVNULL)
     while process.poll() is None:
-        now = [memory(one) for one in (process, *process.children(recursive=True))]
-        resident = max(resident, sum(told for told, _ in now))
-        own = max(own, sum(told - shared for told, shared in now))
-        time.sleep(0.05)
+        held = 0
+        for one in (process, *process.children(recursive=True)):
+            with suppress(psutil.Error):  # it has just ended
+                held += memory(one)
+                spent[one.pid] = sum(one.cpu_times()[:2])
+        most = max(most, held)
+        time.sleep(0.1)
     if process.returncode:
         sys.exit(f"ended with {process.returncode}: {' '.join(command)}")
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return time.perf_counter() - began, spent, resident / 1e9, own / 1e9
+    return time.perf_counter() - began, sum(spent.values()), most / 1e9
 
 
-def memory(process: psutil.Process) -> tuple[int, int]:
-    """(bytes resident, of these shared or mapped) of one process; zeros if it has ended."""
-    try:
-        told = process.memory_info()
-        return told.rss, getattr(told, "shared", 0)  # not told on every system
-    except psutil.Error:
-        return 0, 0
+def memory(process: psutil.Process) -> int:
+    """Bytes of a process; a page that several hold, as a forked kernel does, is shared out."""
+    told = process.memory_full_info()
+    return getattr(told, "pss", told.rss)  # Linux alone tells what is shared
 
 
 def main() -> None:
@@ -86,10 +82,9 @@ def main() -> None:
         command = [sys.executable, "-m", "lib", "report", str(path)]
         command += ["--tokenizer", "qwen3", "--out", str(out)]
         for round in range(1, rounds + 1):
-            clock, spent, resident, own = measured(command)
+            clock, spent, most = measured(command)
             print(
-                f"round {round}: {clock:.1f} s, {spent:.1f} s of processor, at most "
-                f"{resident:.2f} GB resident, {own:.2f} GB without mapped files"
+                f"round {round}: {clock:.1f} s, {spent:.1f} s of processor, {most:.2f} GB at most"
             )
 
 

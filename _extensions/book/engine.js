@@ -64,9 +64,9 @@ function isNamed(source) {
 // Whether all pages were asked for: `quarto render` with nothing but options.
 function isWhole(folder) {
   const [command, ...words] = Deno.args;
-  const named = words.filter((word, at) => // what follows an option may be its value
-    !word.startsWith("-") && (isThere(word) || !Deno.args[at].startsWith("-"))
-  );
+  const isValue = (at) => ["--profile", "--output-dir", "--to", "-P"].includes(Deno.args[at]);
+  const named = words.filter((word, at) => !word.startsWith("-") && !isValue(at) &&
+    (isThere(word) || !Deno.args[at].startsWith("-")));
   return command === "render" && named.every((word) => quarto.path.absolute(word) === folder);
 }
 
