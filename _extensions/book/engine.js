@@ -10,15 +10,17 @@ const NAME = "book";
 let quarto;
 let runner; // one process for all pages: it ends with this one, when its standard input closes
 
+// For every command Quarto walks through all that lies below the book, each folder once for each one above
+// it (quarto-cli #6771): many seconds in an environment, which is none of its business.
+const { readDirSync } = Deno;
+Deno.readDirSync = (folder) => readDirSync(folder).filter(({ name }) => name !== ".venv");
+
 class Runner {
   constructor(python, folder) {
     const [command, ...rest] = python;
     const child = new Deno.Command(command, {
       args: [...rest, "-m", "lib", "notebooks"],
-      cwd: folder,
-      stdin: "piped",
-      stdout: "piped",
-      stderr: "inherit",
+      cwd: folder, stdin: "piped", stdout: "piped", stderr: "inherit",
     }).spawn();
     child.unref();
     this.requests = child.stdin.getWriter();
@@ -101,10 +103,9 @@ async function execute(options) {
   const dependencies = result.dependencies; // what the book shows needs no require.js from a network
   if (dependencies) dependencies.jsWidgets = false;
   const { prefix = "", suffix = "" } = result.notebookOutputs ?? {};
-  const cells = result.cellOutputs.map((output) => output.markdown).join("");
   return {
     engine: NAME,
-    markdown: prefix + cells + suffix,
+    markdown: prefix + result.cellOutputs.map((output) => output.markdown).join("") + suffix,
     supporting: [`${assets.base_dir}/${assets.supporting_dir}`],
     filters: [],
     pandoc: result.pandoc,
@@ -115,9 +116,7 @@ async function execute(options) {
 }
 
 export default {
-  init: (api) => {
-    quarto = api;
-  },
+  init: (api) => { quarto = api; },
   name: NAME,
   defaultExt: ".qmd",
   defaultYaml: () => [],
