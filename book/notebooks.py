@@ -25,7 +25,7 @@ PARAMETERS = "parameters"
 JOBS = "BOOK_JOBS"  # how many chapters at a time, from `python -m lib book --jobs`
 
 
-Whole = dict[str, Future[Path]]  # the chapters of a whole book that is being executed, by name
+Whole = dict[str, Future[runner.Chapter]]  # of a book that is being executed, by name
 
 
 def serve(questions: TextIO, answers: TextIO) -> None:
@@ -37,9 +37,12 @@ def serve(questions: TextIO, answers: TextIO) -> None:
 
     warm_kernels.prepare()
     whole: Whole = {}
+    latest = answer = ""
     with redirect_stdout(sys.stderr), suppress(BrokenPipeError, KeyboardInterrupt):
         for line in questions:
-            answers.write(json.dumps(_answer(json.loads(line), whole)) + "\n")
+            if line != latest or not whole:  # of a whole book each page is asked for twice in a row
+                latest, answer = line, json.dumps(_answer(json.loads(line), whole)) + "\n"
+            answers.write(answer)
             answers.flush()
     if not all(future.done() for future in whole.values()):
         os._exit(0)  # nobody waits for them: Quarto has ended
@@ -69,12 +72,8 @@ def notebook(file: Path, parameters: dict[str, Any], whole: Whole) -> str:
     if parameters:
         executed = runner.run(file, parameters)
     else:
-        needed = whole.keys()
-        if whole and not lists.WANTED.search(chapter.text):
-            needed &= schedule.with_what_it_reads(chapter).keys()
-        for name in sorted(needed, key=lambda name: name == chapter.name):  # what it reads first
-            whole[name].result()
-        executed = schedule.bring_up_to_date(chapter)
+        is_current = whole and _awaited(chapter, whole).text == chapter.text
+        executed = chapter.executed if is_current else schedule.bring_up_to_date(chapter)
     found = nbformat.read(executed, as_version=4)
     front, body, first = reader.split_front_matter(chapter.text, file)
     blocks = iter([b for b in reader.split_blocks(body, file, first) if b.kind == "code"])
@@ -98,6 +97,15 @@ def notebook(file: Path, parameters: dict[str, Any], whole: Whole) -> str:
     if head:
         found.cells.insert(0, nbformat.v4.new_raw_cell(head.strip() + "\n\n"))
     return nbformat.writes(found)
+
+
+def _awaited(chapter: runner.Chapter, whole: Whole) -> runner.Chapter:
+    """The chapter as it was executed, when all is done that its page needs."""
+    everything = lists.WANTED.search(chapter.text) or runner.ALL in chapter.reads
+    needed = whole if everything else schedule.with_what_it_reads(chapter)
+    for name in needed.keys() - {chapter.name}:  # so that a failure of theirs is named first
+        whole[name].result()
+    return whole[chapter.name].result()
 
 
 def _data(cell: NotebookNode, label: str, file: Path) -> list[NotebookNode]:

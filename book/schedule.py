@@ -118,21 +118,21 @@ def run_all(files: list[Path], jobs: int | None = None, kind: str = "") -> list[
     return [chapter.executed for chapter in catalogue.values()]
 
 
-def start(files: list[Path], jobs: int | None = None) -> dict[str, Future[Path]]:
+def start(files: list[Path], jobs: int | None = None) -> dict[str, Future[Chapter]]:
     """Begin to execute what is not current of the chapters at `files`, in the order of the book.
 
-    Each chapter's future is its executed notebook's path, or ChapterFailed. A daemon thread sees to
-    them; whoever does not want to wait for what is running ends with os._exit.
+    Each chapter's future is the chapter, its executed notebook current, or ChapterFailed. A daemon
+    thread sees to them; whoever does not want to wait for what is running ends with os._exit.
     """
     artifacts.clear()
     catalogue = read_all(files)
-    futures: dict[str, Future[Path]] = {name: Future() for name in catalogue}
+    futures: dict[str, Future[Chapter]] = {name: Future() for name in catalogue}
 
     def settle(name: str, failure: str) -> None:
         if failure:
             futures[name].set_exception(ChapterFailed(failure))
         else:
-            futures[name].set_result(catalogue[name].executed)
+            futures[name].set_result(catalogue[name])
 
     def work() -> None:
         os.nice(10)  # this thread and its children: the page that Quarto is at comes first

@@ -104,6 +104,35 @@ def test_of_a_whole_book_chapters_run_side_by_side_while_a_page_is_asked_for(tmp
     assert notebook(page).cells and (project / "b.started").exists()  # it waited for its sister
 
 
+def test_a_page_edited_while_the_whole_book_is_rendered_is_the_same_in_both_formats(tmp_path):
+    project = small_project.write(tmp_path)
+    (project / "b.started").touch()
+    page = project / MAKE
+    with subprocess.Popen(
+        [sys.executable, "-m", "lib", "notebooks"],
+        cwd=project,
+        env=os.environ | {"BOOK_SCALE": "book", "BOOK_JOBS": "2"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as asked:
+
+        def answer(file: str) -> str:
+            question = {"file": f"{project}/{file}", "parameters": {}, "whole": True}
+            asked.stdin.write(json.dumps(question) + "\n")
+            asked.stdin.flush()
+            return asked.stdout.readline()
+
+        html = answer(MAKE)
+        page.write_text(page.read_text().replace("It took", "In all it took"))
+        typst = answer(MAKE)
+        answer("index.qmd")
+        later = answer(MAKE)
+        asked.stdin.close()
+    assert "It took 50 steps" in html and typst == html
+    assert "In all it took 50 steps" in later
+
+
 def test_a_chapter_that_fails_in_a_whole_book_says_so_on_its_page(tmp_path):
     project = small_project.write(tmp_path)
     chapter = project / MAKE

@@ -37,7 +37,9 @@ return { {
     link.content:insert(pandoc.RawInline("typst", "]"))
     return link
   end,
-  Str = function(str) return pandoc.Str(with_letters(str.text)) end,
+  Str = function(str)
+    if str.text:find("[\x80-\xff]") then return pandoc.Str(with_letters(str.text)) end
+  end,
   Code = function(code)
     code.text = with_letters(code.text)
     return code
