@@ -260,6 +260,10 @@ def _say(name: str, said: str, failure: str) -> None:
     print(f"  {name}: {'FAILED' if failure else said}", flush=True)
 
 
+def _cost(seconds: float, memory: float) -> str:
+    return f"{seconds:.1f} s, {memory / 1e9:.2f} GB"
+
+
 def _run_one(source: Path, wanted: str, code: str) -> tuple[str, str]:
     """Run one chapter in a worker process: its seconds and memory, or the failure's text.
 
@@ -272,4 +276,4 @@ def _run_one(source: Path, wanted: str, code: str) -> tuple[str, str]:
         peak = runner.memory_of(runner.run(source, digest=wanted))
     except (ChapterFailed, ParameterError, reader.ChapterError, scale.ScaleError) as error:
         return "", str(error)
-    return f"{time.perf_counter() - started:.1f} s, {peak / 1e9:.2f} GB", ""
+    return _cost(time.perf_counter() - started, peak), ""

@@ -158,7 +158,7 @@ def workflow_step(name: str) -> str:
     return next(s["run"] for s in steps["jobs"]["render"]["steps"] if s.get("name") == name)
 
 
-def test_a_pull_request_lists_the_pages_it_changes(tmp_path):
+def test_a_pull_request_lists_the_pages_it_changes(tmp_path, capsys):
     who = ("-c", "user.name=a", "-c", "user.email=a@b.c")
     (tmp_path / "chapters").mkdir()
     for text in ("before", "after"):
@@ -166,10 +166,11 @@ def test_a_pull_request_lists_the_pages_it_changes(tmp_path):
         (tmp_path / "notes.md").write_text(text)
         for words in (("init", "-q"), ("add", "-A"), ("commit", "-qm", text)):
             subprocess.run(["git", "-C", str(tmp_path), *who, *words], check=True)
-    (tmp_path / "executed.txt").write_text("executing\n  dynamics/01-train: 18.1 s\nchapters\n")
+    schedule._say("dynamics/01-train", schedule._cost(18.1, 3e8), "")
+    (tmp_path / "executed.txt").write_text(f"executing\n{capsys.readouterr().out}chapters\n")
     summary = tmp_path / "summary.md"
     environment = os.environ | {"RUNNER_TEMP": str(tmp_path), "GITHUB_STEP_SUMMARY": str(summary)}
     step = workflow_step("Say which pages those are")
     subprocess.run(["sh", "-ec", step], cwd=tmp_path, env=environment, check=True)
     shown = [line for line in summary.read_text().splitlines() if line.startswith("- ")]
-    assert shown == ["- chapters/01-a.qmd", "- dynamics/01-train: 18.1 s"]
+    assert shown == ["- chapters/01-a.qmd", "- dynamics/01-train: 18.1 s, 0.30 GB"]
