@@ -1,13 +1,15 @@
 """Executed notebooks for Quarto's engine (`_extensions/book`): one question a line, one answer.
 
-A question is {"file": path, "parameters": {name: value}, "whole": whether all pages are rendered};
-the answer {"notebook": ...}, current and as Quarto's own would be, or {"error": a line for the
-reader}. Of a whole book chapters are executed side by side from the first question on, while Quarto
-renders those that are done.
+A question is {"file": path, "parameters": {name: value}, "words": those after `quarto` in the
+command, "folder": where it was given}; the answer {"notebook": ...}, current and as Quarto's own
+would be, or {"error": a line for the reader}. Of a whole book chapters are executed side by side
+from the first question on, while Quarto renders those that are done.
 """
 
+import html
 import json
 import os
+import re
 import sys
 from concurrent.futures import Future, wait
 from contextlib import redirect_stdout, suppress
@@ -22,6 +24,8 @@ from lib import figure_data, files, paths
 
 INJECTED = "injected-parameters"  # papermill's tag on the cell of given parameters
 PARAMETERS = "parameters"
+GIVEN = {"-P", "--execute-param"}  # Quarto's options for a parameter
+VALUED = GIVEN | {"--profile", "--to", "--output-dir"}  # its options that a value follows
 JOBS = "BOOK_JOBS"  # how many chapters at a time, from `python -m lib book --jobs`
 
 
@@ -50,15 +54,47 @@ def serve(questions: TextIO, answers: TextIO) -> None:
 
 def _answer(question: dict[str, Any], whole: Whole) -> dict[str, Any]:
     try:
-        if question.get("whole") and not whole:
+        file = Path(question["file"])
+        parameters, is_whole = meant(question)
+        if is_whole and not whole:
             pages = [paths.ROOT / page.source for page in config.load().pages]
             whole |= schedule.start(pages, int(os.environ.get(JOBS, 0)) or None)
-        return {"notebook": notebook(Path(question["file"]), question["parameters"], whole)}
+        return {"notebook": notebook(file, parameters, whole)}
     except runner.ChapterFailed as error:
         wait(whole.values())  # what does not depend on it is executed, and kept
         return {"error": f"ERROR: {error}"}
     except (ValueError, RuntimeError, OSError) as error:
         return {"error": f"ERROR: {error}"}
+
+
+def meant(question: dict[str, Any]) -> tuple[dict[str, Any], bool]:
+    """The parameters of the page that is asked for, and whether all pages are rendered.
+
+    All are if the command names none, or names another one: a book's PDF holds every page. Only the
+    page that is named gets the parameters, a value that Quarto leaves out because it is empty
+    included. Raises ParameterError.
+    """
+    command, *words = question["words"]
+    file, folder = Path(question["file"]).resolve(), Path(question["folder"])
+    values = {at for at, word in enumerate(words, 1) if word in VALUED}
+    named = []
+    for at, word in enumerate(words):
+        follows_option = at and words[at - 1].startswith("-")
+        if word.startswith("-") or at in values:
+            continue
+        if (folder / word).exists() or not follows_option:
+            named.append((folder / word).resolve())
+    pages = [path for path in named if path.suffix == ".qmd"]
+    is_named = not pages or file in pages
+    all_rendered = all(path == paths.ROOT for path in named) or not is_named
+    if not is_named:
+        return {}, command == "render" and all_rendered
+    parameters = dict(question["parameters"])
+    given = [words[at] for at in values if words[at - 1] in GIVEN and at < len(words)]
+    names = [re.split("[:=]", word, maxsplit=1)[0] for word in given]
+    if left_out := [f"{name}=" for name in names if name not in parameters]:
+        parameters |= runner.parse_parameters(left_out, runner.open_chapter(file))
+    return parameters, command == "render" and all_rendered
 
 
 def notebook(file: Path, parameters: dict[str, Any], whole: Whole) -> str:
@@ -90,6 +126,8 @@ def notebook(file: Path, parameters: dict[str, Any], whole: Whole) -> str:
             if PARAMETERS in tags:  # not folded: the PDF leaves folded code out
                 cell.source = f"#| code-fold: false\n{cell.source}"
             cells += _data(cell, str(options.get("label") or ""), file)
+            if any(figure_data.PLOTLY in out.get("data", {}) for out in cell.get("outputs", [])):
+                _turn(cell, options, file)
         cell.metadata = {"tags": tags}
     found.cells = cells
     found.metadata.kernelspec = chapter.notebook.metadata.kernelspec
@@ -103,7 +141,8 @@ def _awaited(chapter: runner.Chapter, whole: Whole) -> runner.Chapter:
     """The chapter as it was executed, when all is done that its page needs."""
     everything = lists.WANTED.search(chapter.text) or runner.ALL in chapter.reads
     needed = whole if everything else schedule.with_what_it_reads(chapter)
-    for name in needed.keys() - {chapter.name}:  # so that a failure of theirs is named first
+    others = needed.keys() & whole.keys() - {chapter.name}
+    for name in others:  # first, so that a failure of theirs is what is said
         whole[name].result()
     return whole[chapter.name].result()
 
@@ -119,3 +158,24 @@ def _data(cell: NotebookNode, label: str, file: Path) -> list[NotebookNode]:
     links = figure_data.links(tables, folder.name)
     text = f"::: {{.figure-data}}\n{links}\n:::\n\n"
     return [nbformat.v4.new_markdown_cell(text, metadata={"tags": []})] if links else []
+
+
+def _turn(cell: NotebookNode, options: dict[str, Any], file: Path) -> None:
+    """Let the page show the cell's plotly figures, by a script that lies among its files."""
+    from plotly import io, offline  # slow to import
+
+    script, source = f"{file.stem}_files/plotly.min.js", offline.get_plotlyjs()
+    files.write_atomically(file.parent / script, lambda path: path.write_text(source))
+    for output in cell.get("outputs", []):
+        if figure := output.get("data", {}).pop(figure_data.PLOTLY, None):
+            shown = io.to_html(
+                {"data": figure["data"], "layout": figure["layout"]},
+                {"displaylogo": False, "modeBarButtonsToRemove": ["sendChartToCloud"]},
+                include_plotlyjs=script,
+                full_html=False,
+                default_height="min(36rem, 95vw)",
+                validate=False,
+                div_id=f"{options.get('label')}-canvas",
+            )
+            alt = html.escape(str(options.get("fig-alt") or ""))
+            output.data["text/html"] = f'<div role="group" aria-label="{alt}">{shown}</div>'

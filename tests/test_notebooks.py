@@ -9,17 +9,31 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from lib import paths
+from book import notebooks, runner
+from lib import figure_data, paths
 from tests import small_project
 from tests.small_project import executed
 
 MAKE = "chapters/one/01-make.qmd"
 
 
+def given(parameters: dict) -> list[str]:
+    """Parameters as Quarto takes them on its command line."""
+    return [word for name, value in parameters.items() for word in ("-P", f"{name}:{value}")]
+
+
+def question(project: Path, file: str, words: list[str], parameters: dict) -> dict:
+    """What the engine asks for a page of the project, where the command was `quarto WORDS`."""
+    path, folder = str(project / file), str(project)
+    return {"file": path, "parameters": parameters, "words": words, "folder": folder}
+
+
 def answers(project: Path, *questions: tuple[str, dict], whole: bool = False) -> list[dict]:
     """What `python -m lib notebooks` in the project answers, in order."""
-    asked = [{"file": f"{project}/{f}", "parameters": p, "whole": whole} for f, p in questions]
-    lines = [json.dumps(question) + "\n" for question in asked]
+    lines = []
+    for file, parameters in questions:
+        words = ["render"] if whole else ["render", file, *given(parameters)]
+        lines.append(json.dumps(question(project, file, words, parameters)) + "\n")
     done = subprocess.run(
         [sys.executable, "-m", "lib", "notebooks"],
         cwd=project,
@@ -79,6 +93,39 @@ def test_parameters_are_checked_and_leave_the_books_page_alone(asked):
     assert "steps must be an integer from 1 to 5,000, not 'many'" in found[3]["error"]
 
 
+TRAIN = "chapters/dynamics/01-train.qmd"
+STEPS = {"steps": 50}
+
+
+@pytest.mark.parametrize(
+    ("file", "command", "parameters", "is_whole"),
+    [
+        (TRAIN, "render", {}, True),
+        (TRAIN, "render . --to html --profile publish", {}, True),
+        (TRAIN, f"render {TRAIN} -P steps:50", STEPS, False),
+        (TRAIN, f"render -P steps:50 --to html {TRAIN}", STEPS, False),
+        (TRAIN, f"render {TRAIN} --log-level error --execute-param steps=50", STEPS, False),
+        ("index.qmd", f"render {TRAIN} -P steps:50", {}, True),  # for the PDF, side by side
+        (TRAIN, "render chapters/dynamics", {}, False),
+        (TRAIN, "preview", {}, False),
+        ("index.qmd", f"preview {TRAIN} --port 4567 -P steps:50", {}, False),
+        (TRAIN, f"preview {TRAIN} --port 4567 -P steps:50", STEPS, False),
+    ],
+)
+def test_what_quarto_was_told_is_meant_for_the_named_page(file, command, parameters, is_whole):
+    asked = question(paths.ROOT, file, command.split(" "), STEPS if "50" in command else {})
+    assert notebooks.meant(asked) == (parameters, is_whole)
+
+
+@pytest.mark.parametrize("word", ["steps:", "steps", "steps=", "english:"])
+def test_a_parameter_without_a_value_is_refused(word):  # Quarto leaves it out
+    asked = question(paths.ROOT, TRAIN, ["render", TRAIN, "-P", word], {})
+    with pytest.raises(runner.ParameterError, match=r"^(steps|english) must be a"):
+        notebooks.meant(asked)
+    with pytest.raises(runner.ParameterError, match="no parameter 'stepz'; it has: vocab"):
+        notebooks.meant(asked | {"words": ["render", TRAIN, "-P", "stepz:"]})
+
+
 def test_a_page_without_code_and_a_file_that_is_not_there(asked):
     _, found = asked
     assert notebook(found[4]).cells[-1].source.strip().endswith("No code.")
@@ -118,8 +165,8 @@ def test_a_page_edited_while_the_whole_book_is_rendered_is_the_same_in_both_form
     ) as asked:
 
         def answer(file: str) -> str:
-            question = {"file": f"{project}/{file}", "parameters": {}, "whole": True}
-            asked.stdin.write(json.dumps(question) + "\n")
+            line = json.dumps(question(project, file, ["render"], {}))
+            asked.stdin.write(f"{line}\n")
             asked.stdin.flush()
             return asked.stdout.readline()
 
@@ -150,6 +197,20 @@ def test_a_page_that_lists_the_books_figures_waits_for_all_chapters(tmp_path):
     [answer] = answers(project, ("index.qmd", {}), whole=True)
     assert "notebook" in answer, answer
     assert executed(project, "one/02-a").exists() and executed(project, "one/03-b").exists()
+
+
+def test_a_plotly_figure_is_drawn_by_a_script_among_the_files_of_its_page(tmp_path):
+    figure = {"data": [{"type": "scatter", "y": [1, 2], "name": "</script>"}], "layout": {}}
+    output = nbformat.v4.new_output("display_data", {figure_data.PLOTLY: figure})
+    cell = nbformat.v4.new_code_cell("draw()", outputs=[output])
+    options = {"label": "fig-turn", "fig-alt": 'Two "points".'}
+    notebooks._turn(cell, options, tmp_path / "01-a.qmd")
+    shown = cell.outputs[0].data["text/html"]
+    assert figure_data.PLOTLY not in cell.outputs[0].data
+    assert 'src="01-a_files/plotly.min.js"' in shown and "//" not in shown.replace("*/", "")
+    assert (tmp_path / "01-a_files" / "plotly.min.js").stat().st_size > 1_000_000
+    assert 'aria-label="Two &quot;points&quot;."' in shown
+    assert shown.count("<script") == shown.count("</script>")
 
 
 def test_the_engine_is_committed_where_quarto_looks():

@@ -2,6 +2,8 @@
 for the network, a link to nowhere. Looks at what is here: executed notebooks and _book."""
 
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from urllib.parse import unquote, urldefrag
 
@@ -14,6 +16,9 @@ from book import config
 from lib import paths
 
 SLIP = re.compile(r"\\x[0-9a-f]{2}|\\u[0-9a-f]{4}|\{python\}")
+LOST = re.compile(
+    r"Unable to display output"
+)  # Quarto's word for a kind of output it does not know
 SCRIPT = re.compile(r"<script.*?</script>", re.DOTALL)  # data and code of an explorer: no words
 ELSEWHERE = re.compile(r"url\(\s*[\"']?(?:https?:)?//|@import\s+[\"'](?:https?:)?//")
 SPOKEN = ("alt", "title", "aria-label", "content")  # attributes that a reader may hear or see
@@ -45,10 +50,11 @@ def shown(file: Path) -> list[str]:
 
 def slips(page: BeautifulSoup) -> list[str]:
     """Escapes and unrendered code in a page's words, its code and its mathematics left out."""
+    lost = LOST.findall(page.get_text())
     for node in page.find_all(["script", "style", "pre", "annotation", "template"]):
         node.decompose()
     heard = [node[where] for where in SPOKEN for node in page.find_all(True, **{where: True})]
-    return [found for text in (page.get_text(), *heard) for found in SLIP.findall(text)]
+    return lost + [found for text in (page.get_text(), *heard) for found in SLIP.findall(text)]
 
 
 def name(file: Path) -> str:
@@ -62,6 +68,7 @@ def name(file: Path) -> str:
         r"<p>8.7\xa0×\xa010⁻¹</p>",
         "<td>as <code>{python} rest_str</code> says</td>",
         r'<img alt="of \u2212 one" src="a.png">',
+        "<pre>Unable to display output for mime type(s): a/b</pre>",
     ],
 )
 def test_a_slip_would_be_seen(words):
@@ -99,6 +106,15 @@ def test_built_pages_show_values_and_need_no_network(file):
     assert not asked
     assert not [style.text[:200] for style in page("style") if ELSEWHERE.search(style.text)]
     assert not slips(page)
+
+
+@pytest.mark.parametrize("file", sorted(paths.BOOK.glob("*.pdf")), ids=name)
+def test_the_pdf_shows_values(file):
+    if not shutil.which("pdftotext"):
+        pytest.skip("no pdftotext")
+    text = subprocess.run(["pdftotext", file, "-"], capture_output=True, text=True).stdout
+    assert len(text) > 10_000
+    assert not SLIP.findall(text) + LOST.findall(text)
 
 
 def test_links_inside_the_built_book_arrive():

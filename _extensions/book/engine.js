@@ -13,14 +13,19 @@ let runner; // one process for all pages: it ends with this one, when its standa
 // For every command Quarto walks through all that lies below the book, each folder once for each one above
 // it (quarto-cli #6771): many seconds in an environment, which is none of its business.
 const { readDirSync } = Deno;
-Deno.readDirSync = (folder) => readDirSync(folder).filter(({ name }) => name !== ".venv");
+if (!withJupyter()) {
+  Deno.readDirSync = (folder) => readDirSync(folder).filter(({ name }) => name !== ".venv");
+}
 
 class Runner {
   constructor(python, folder) {
     const [command, ...rest] = python;
     const child = new Deno.Command(command, {
       args: [...rest, "-m", "lib", "notebooks"],
-      cwd: folder, stdin: "piped", stdout: "piped", stderr: "inherit",
+      cwd: folder,
+      stdin: "piped",
+      stdout: "piped",
+      stderr: "inherit",
     }).spawn();
     child.unref();
     this.requests = child.stdin.getWriter();
@@ -57,28 +62,16 @@ function withJupyter() {
   return (Deno.env.get("QUARTO_PROFILE") ?? "").split(",").includes("jupyter");
 }
 
-// Parameters belong to the page that was named; a book with a PDF renders all pages with it.
-function isNamed(source) {
-  const named = Deno.args.filter((word) => word.endsWith(".qmd")).map(quarto.path.absolute);
-  return named.length === 0 || named.includes(quarto.path.absolute(source));
-}
-
-// Whether all pages were asked for: `quarto render` with nothing but options.
-function isWhole(folder) {
-  const [command, ...words] = Deno.args;
-  const isValue = (at) => ["--profile", "--output-dir", "--to", "-P"].includes(Deno.args[at]);
-  const named = words.filter((word, at) => !word.startsWith("-") && !isValue(at) &&
-    (isThere(word) || !Deno.args[at].startsWith("-")));
-  return command === "render" && named.every((word) => quarto.path.absolute(word) === folder);
-}
-
 async function execute(options) {
   const { target, format } = options;
   const folder = bookOf(options.projectDir ?? options.cwd);
   runner ??= new Runner(await quarto.jupyter.pythonExec(), folder);
-  const parameters = isNamed(target.source) ? options.params ?? {} : {};
-  const file = quarto.path.absolute(target.source);
-  const answer = await runner.ask({ file, parameters, whole: isWhole(folder) });
+  const answer = await runner.ask({
+    file: quarto.path.absolute(target.source),
+    parameters: options.params ?? {},
+    words: Deno.args, // which page was named, whether all are rendered: the runner finds out
+    folder: Deno.cwd(),
+  });
   if (answer.error) {
     console.error(`\n${answer.error}`);
     if (options.previewServer) throw new Error(answer.error);
@@ -116,7 +109,9 @@ async function execute(options) {
 }
 
 export default {
-  init: (api) => { quarto = api; },
+  init: (api) => {
+    quarto = api;
+  },
   name: NAME,
   defaultExt: ".qmd",
   defaultYaml: () => [],

@@ -192,5 +192,7 @@ for (const holder of document.querySelectorAll(".plotly-figure")) {
   const canvas = make("div", { className: "plotly-canvas" });
   holder.append(canvas);
   const layout = { ...figure.layout, autosize: true, width: undefined };
-  window.Plotly.newPlot(canvas, figure.data, layout, { responsive: true, displaylogo: false });
+  window.Plotly.newPlot(canvas, figure.data, layout, {
+    responsive: true, displaylogo: false, modeBarButtonsToRemove: ["sendChartToCloud"],
+  });
 }

@@ -186,7 +186,9 @@ def test_quartos_way_goes_through_the_same_check(monkeypatch, record_property):
         name = {"share": "thai_share", "name": "english", "sizes": "probe_steps"}.get(name, name)
         if name in runner.open_chapter(file).parameters():
             for value in values:
-                answer = notebooks._answer({"file": file, "parameters": {name: value}}, {})
+                words, folder = ["render", file], str(paths.ROOT)
+                asked = {"file": file, "words": words, "folder": folder}
+                answer = notebooks._answer(asked | {"parameters": {name: value}}, {})
                 assert (
                     answer["error"].startswith(f"ERROR: {name} must be ")
                     and "\n" not in answer["error"]
