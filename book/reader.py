@@ -18,7 +18,7 @@ import nbformat
 import yaml
 from nbformat import NotebookNode
 
-from lib import foreign
+from lib import files, foreign
 
 INLINE = re.compile(r"(^|[^`])`\{python\}[ \t]([^`]+)`", re.MULTILINE)
 INLINE_MIME = "application/vnd.book.inline+json"
@@ -209,7 +209,7 @@ def _inline_cell(expressions: list[str]) -> dict[str, Any]:
 
 def _yaml(text: str, path: Path, line: int) -> Any:
     try:
-        return yaml.safe_load(text) or {}
+        return yaml.load(text, Loader=files.YAML_LOADER) or {}
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         at = line + (mark.line if mark else 0)

@@ -15,7 +15,7 @@ import inspect
 import json
 import sys
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -116,7 +116,7 @@ def _digest(own: Iterable[str], places: Iterable[Place]) -> str:
         digest.update(text.encode())
     source = functools.cache(_source)  # each module is looked at once
     for module, name in sorted(places):
-        digest.update(f"{module}.{name}|{source(module).texts[name]}|".encode())
+        digest.update(f"{module}.{name}|{source(module).text(name)}|".encode())
     return digest.hexdigest()
 
 
@@ -128,19 +128,20 @@ def _closure(start: set[Place], beyond: frozenset[str]) -> set[Place]:
     while waiting:
         module, name = waiting.pop()
         source = look(module)
-        names = [*source.texts] if name == WHOLE else [name, ""]  # "" is what runs on import
-        for found in names:
-            if found in source.texts and (module, found) not in seen:
+        names = source.names if name == WHOLE else {name, ""}  # "" is what runs on import
+        for found in names & source.names:
+            if (module, found) not in seen:
                 seen.add((module, found))
-                waiting += [place for place in source.reaches[found] if place[0] not in beyond]
+                waiting += [place for place in source.reaches(found) if place[0] not in beyond]
     return seen
 
 
 class Source(NamedTuple):
-    """A module of lib: of each definition its syntax tree as text, and what it names."""
+    """A module of lib: its definitions, of each its syntax tree as text, and what it names."""
 
-    texts: dict[str, str]
-    reaches: dict[str, tuple[Place, ...]]
+    names: Set[str]
+    text: Callable[[str], str]
+    reaches: Callable[[str], tuple[Place, ...]]
 
 
 def _source(module: str) -> Source:
@@ -153,14 +154,20 @@ def _read(module: str, file: Path, _modified: int) -> Source:
     tree = _parsed(file.read_text(encoding="utf-8"))
     known = {name: (module, name) for node in tree.body for name in _names(node)}
     known |= _imported(tree)
-    texts: dict[str, str] = {}
-    reaches: dict[str, tuple[Place, ...]] = {}
+    nodes: dict[str, list[ast.stmt]] = {}
     for node in tree.body:
-        places = tuple(_places(node, known))
         for name in _names(node):
-            texts[name] = texts.get(name, "") + ast.dump(node)
-            reaches[name] = reaches.get(name, ()) + places
-    return Source(texts, reaches)
+            nodes.setdefault(name, []).append(node)
+
+    @functools.cache
+    def text(name: str) -> str:
+        return "".join(ast.dump(node) for node in nodes[name])
+
+    @functools.cache
+    def reaches(name: str) -> tuple[Place, ...]:
+        return tuple(place for node in nodes[name] for place in _places(node, known))
+
+    return Source(nodes.keys(), text, reaches)
 
 
 def _names(node: ast.stmt) -> list[str]:
