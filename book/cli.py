@@ -5,6 +5,7 @@ import http.server
 import re
 import subprocess
 import sys
+import threading
 from functools import partial
 from pathlib import Path
 
@@ -134,7 +135,8 @@ def add(verbs: argparse._SubParsersAction) -> None:
         "preview",
         help="show the book while writing",
         description="quarto preview where Quarto is; else press the book and serve it on a local "
-        "port (press Ctrl-C to stop; run `make book` again to see changes).",
+        "port; a chapter that changes is pressed again, to be seen when the page is loaded anew "
+        "(Ctrl-C stops).",
     )
     parser.add_argument("--port", type=int, default=4848)
     parser.set_defaults(run=preview)
@@ -234,8 +236,8 @@ def press(args: argparse.Namespace) -> None:
     print(f"the book: {render.press(args.jobs, formats)}")
 
 
-def preview(args: argparse.Namespace) -> int:
-    """Serve the book until interrupted."""
+def preview(args: argparse.Namespace) -> int | None:
+    """Serve the book until interrupted, and make again what is edited."""
     program = render.quarto()
     if program is not None:
         command = [program, "preview", "--port", str(args.port)]
@@ -248,7 +250,6 @@ def preview(args: argparse.Namespace) -> int:
             f"port {args.port} cannot be had ({error}); take another with --port"
         ) from None
     with server:
-        render.press(formats=("html",))
-        print(f"the book: http://127.0.0.1:{args.port}/  (Ctrl-C stops)", flush=True)
-        server.serve_forever()
-    return 0
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        where = f"the book: http://127.0.0.1:{args.port}/  (Ctrl-C stops)"
+        render.keep_pressed(lambda: print(where, flush=True))

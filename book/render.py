@@ -6,6 +6,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from lib import files, paths, scale
 
 REPORT = paths.ROOT / "reports" / "field-report.qmd"
 REPORTED = ("report.html", "report.pdf", "report.json", "tokens.csv")
+WAIT = 0.3  # seconds between two looks at the chapters while they are written
 MINIMUM = (1, 9)  # Quarto before this drops alt text in Typst books
 
 
@@ -71,6 +74,52 @@ def press(jobs: int | None = None, formats: tuple[str, ...] = ("html", "pdf")) -
     print("pressing the pages", flush=True)
     edition.press(notebooks, paths.BOOK, formats)
     return paths.BOOK / "index.html"
+
+
+def keep_pressed(ready: Callable[[], None]) -> None:
+    """Press the pages, call `ready`, and press again each page whose chapter changes.
+
+    With those that read the chapter, where it makes what others show. Runs until interrupted.
+    """
+    edition, preview = _of_press("edition"), _of_press("preview")
+    pages = config.load().pages
+    sources = [paths.ROOT / page.source for page in pages]
+    seen = [_stamp(source) for source in sources]
+    schedule.run_all(sources)
+    executed = [(page, runner.executed_path(page.name)) for page in pages]
+    leaves = edition.press(executed, paths.BOOK, ("html",))
+    ready()
+    while True:
+        time.sleep(WAIT)
+        for number, source in enumerate(sources):
+            stamp = _stamp(source)
+            if stamp in (None, seen[number]):  # None while an editor has it taken away
+                continue
+            seen[number] = stamp
+            try:
+                for other in [number, *_readers(pages[number].name, leaves)]:
+                    start, before = time.perf_counter(), _stamp(leaves[other].notebook)
+                    schedule.bring_up_to_date(runner.open_chapter(sources[other]))
+                    if other == number or before != _stamp(leaves[other].notebook):
+                        leaves[other] = preview.page(other, leaves)
+                        took = time.perf_counter() - start
+                        print(f"  {pages[other].source}: {took:.1f} s", flush=True)
+            except (RuntimeError, ValueError, OSError) as error:
+                print(f"error: {error}", file=sys.stderr, flush=True)
+
+
+def _readers(name: str, leaves: Sequence[Any]) -> list[int]:
+    """The pages of chapters that read the chapter `name`."""
+    return [at for at, leaf in enumerate(leaves) if name in (leaf.book.get("reads") or [])]
+
+
+def _stamp(file: Path) -> tuple[int, int] | None:
+    """What changes when a file is written; None if there is none."""
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
 
 
 def report(

@@ -49,12 +49,12 @@ def press(
     *,
     book: Book | None = None,
     root: Path = paths.ROOT,
-) -> None:
+) -> list[Leaf]:
     """Make the book at `out` from (page, executed notebook) pairs in reading order.
 
     `formats` is "html", "pdf" or both; what is not asked for stays as it is in `out`. `root` is the
-    project's folder: the bibliography and pictures named in the text are looked up there. Raises
-    PressError; `out` then is what it was before.
+    project's folder: the bibliography and pictures named in the text are looked up there. Returns
+    the pages as they were read. Raises PressError; `out` then is what it was before.
     """
     notebooks, formats = list(notebooks), tuple(formats)
     unknown = [name for name in formats if name not in FORMATS]
@@ -78,12 +78,13 @@ def press(
         try:
             if "pdf" not in formats and (out / pdf.file_name(book)).is_file():
                 shutil.copyfile(out / pdf.file_name(book), staging / pdf.file_name(book))
-            _make(notebooks, staging, formats, book, root)
+            leaves = _make(notebooks, staging, formats, book, root)
             _replace(out, staging, formats, book)
         except OSError as error:
             raise (files.unwritable(out, error) if files.is_full(error) else error) from None
         finally:
             shutil.rmtree(staging, ignore_errors=True)
+    return leaves
 
 
 def _make(
@@ -92,8 +93,8 @@ def _make(
     formats: tuple[str, ...],
     book: Book,
     root: Path,
-) -> None:
-    """Everything that `formats` ask for, in the empty folder `staging`."""
+) -> list[Leaf]:
+    """Everything that `formats` ask for, in the empty folder `staging`; the pages as read."""
     bibliography = root / book.bibliography
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         leaves = list(pool.map(lambda pair: leaf(*pair, staging, root, notebooks), notebooks))
@@ -110,6 +111,7 @@ def _make(
             site.write(shaped("html"), pages, staging, book, with_pdf="pdf" in formats, pool=pool)
         if printed:
             printed.result()
+    return leaves
 
 
 def leaf(

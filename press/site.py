@@ -46,28 +46,44 @@ def write(
 
     `pages` gives for each page its executed notebook and that notebook's `metadata.book`.
     """
-    facts = pandoc.plain(shaped["meta"]["pages"])
     download = pdf.file_name(book) if with_pdf or (folder / pdf.file_name(book)).exists() else ""
 
-    def page(number: int) -> bool:
-        here, notebook, ran = pages[number]
-        blocks = pandoc.div_blocks(shaped["blocks"][number])
-        meta = _meta(number, [entry[0] for entry in pages], facts, book) | {
-            "download": download,
-            "notebook": f"{PurePosixPath(here.source).stem}.ipynb",
-            "plotly": PLOTLY_MARK in json.dumps(blocks),
-            "about": _about(here, ran, [entry[0] for entry in pages], facts),
-        }
-        target = folder / here.url
-        target.write_text(pandoc.html_page(blocks, meta, here.source), encoding="utf-8")
-        _offer(notebook, target.with_suffix(".ipynb"))
-        return meta["plotly"]
+    def one(number: int) -> bool:
+        return write_page(number, shaped, pages, folder, book, download)
 
-    with_plotly = any(list(pool.map(page, range(len(pages)))))
+    with_plotly = any(list(pool.map(one, range(len(pages)))))
     assets(folder, with_plotly)
     records = json.dumps(pandoc.plain(shaped["meta"]["search"]), ensure_ascii=False)
     (folder / "assets" / "search.js").write_text(f"bookTexts({records});\n", encoding="utf-8")
     _index(folder)
+
+
+def write_page(
+    number: int,
+    shaped: dict[str, Any],
+    pages: list[tuple[Page, Path, dict]],
+    folder: Path,
+    book: Book,
+    download: str,
+) -> bool:
+    """Write one page of the shaped document into `folder`; whether it shows a plotly figure.
+
+    `download` is the name of the PDF beside the pages, if there is one.
+    """
+    here, notebook, ran = pages[number]
+    named = [entry[0] for entry in pages]
+    facts = pandoc.plain(shaped["meta"]["pages"])
+    blocks = pandoc.div_blocks(shaped["blocks"][number])
+    meta = _meta(number, named, facts, book) | {
+        "download": download,
+        "notebook": f"{PurePosixPath(here.source).stem}.ipynb",
+        "plotly": PLOTLY_MARK in json.dumps(blocks),
+        "about": _about(here, ran, named, facts),
+    }
+    target = folder / here.url
+    target.write_text(pandoc.html_page(blocks, meta, here.source), encoding="utf-8")
+    _offer(notebook, target.with_suffix(".ipynb"))
+    return meta["plotly"]
 
 
 def _offer(executed: Path, target: Path) -> None:

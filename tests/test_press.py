@@ -13,7 +13,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from book import config
 from book.config import Book, Page
 from lib import paths
-from press import edition, pandoc, pdf, weave
+from press import edition, pandoc, pdf, preview, weave
 from press.pandoc import PressError
 from tests import made_book
 
@@ -416,3 +416,21 @@ def test_pictures_of_the_text_come_along(tmp_path):
     assert figure.img["src"] == "drawing.svg" and (page.parent / "drawing.svg").is_file()
     assert figure.img["alt"] == "Square"
     assert written(figure.figcaption) == "Figure 1.1: A square."
+
+
+# ---------------------------------------------------------------- one page made again
+
+
+def test_a_page_made_again_is_as_the_whole_book_would_have_it(tmp_path):
+    notebooks = made_book.write(tmp_path)
+    given = {"book": made_book.BOOK, "root": tmp_path}
+    leaves = edition.press(notebooks, tmp_path / "_book", ("html",), **given)
+    for number, (page, file) in enumerate(notebooks):
+        changed = nbformat.read(file, as_version=4)
+        changed.cells.append(new_markdown_cell("It ends with @sec-norms and @knuth-1984-texbook."))
+        nbformat.write(changed, file)
+        leaves[number] = preview.page(number, leaves, tmp_path / "_book", **given)
+        edition.press(notebooks, tmp_path / "whole", ("html",), **given)
+        alone, whole = (tmp_path / folder / page.url for folder in ("_book", "whole"))
+        assert "It ends with" in alone.read_text() and alone.read_bytes() == whole.read_bytes()
+    assert not list(tmp_path.glob("._book-*"))

@@ -1,8 +1,12 @@
 """Which edition is rendered, and what happens before Quarto renders."""
 
 import os
+import shutil
+import signal
+import socket
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -11,6 +15,7 @@ import yaml
 from book import config, render, runner, schedule
 from lib import paths
 from press import edition
+from tests import small_project
 
 FAKE = """\
 #!/bin/sh
@@ -174,3 +179,47 @@ def test_a_pull_request_lists_the_pages_it_changes(tmp_path, capsys):
     subprocess.run(["sh", "-ec", step], cwd=tmp_path, env=environment, check=True)
     shown = [line for line in summary.read_text().splitlines() if line.startswith("- ")]
     assert shown == ["- chapters/01-a.qmd", "- dynamics/01-train: 18.1 s, 0.30 GB"]
+
+
+@pytest.mark.slow
+def test_the_preview_of_the_press_shows_an_edit(tmp_path):
+    project = small_project.write(tmp_path / "book")
+    for part in ("press", "data/fonts"):
+        shutil.copytree(paths.ROOT / part, project / part)
+    (project / "references.bib").write_text("")
+    for me in "ab":
+        (project / f"{me}.started").touch()
+    page = project / "chapters/one/01-make.qmd"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with subprocess.Popen(
+        [sys.executable, "-m", "lib", "preview", "--port", str(port)],
+        cwd=project,
+        env=os.environ | {"BOOK_SCALE": "book", "BOOK_EDITION": "press"},
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as shown:
+
+        def waited_for(words: str) -> None:
+            assert next((line for line in shown.stdout if words in line), ""), words
+
+        def seen() -> str:
+            address = f"http://127.0.0.1:{port}/chapters/one/01-make.html"
+            return urllib.request.urlopen(address).read().decode()
+
+        try:
+            waited_for("the book: ")
+            assert "It took 50 steps" in seen()
+            text = page.read_text()
+            page.write_text(text.replace("It took", "In all it took"))
+            waited_for("one/01-make.qmd: ")
+            assert "In all it took 50 steps" in seen()
+            page.write_text(text.replace("steps = 50 ", "steps = 51 "))
+            waited_for("one/03-b.qmd: ")  # which reads what it makes
+            assert "It took 51 steps" in seen()
+        finally:
+            os.killpg(shown.pid, signal.SIGINT)
+    left = subprocess.run(["pgrep", "-s", str(shown.pid)], capture_output=True, text=True)
+    assert left.stdout == ""
