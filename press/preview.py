@@ -12,7 +12,7 @@ from lib import paths
 from press import edition, pandoc, pdf, site
 from press.edition import Leaf
 
-LABELS = ('"fig-', '"tbl-', '"sec-', '"term-', "{#eq-")  # as they stand in Pandoc's JSON
+LABELS = ('["fig-', '["tbl-', '["sec-', '["term-', "{#eq-")  # as Pandoc's JSON has them
 
 
 def page(
