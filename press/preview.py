@@ -1,6 +1,7 @@
 """One page of a pressed book made again while the others stand, as a preview wants it."""
 
 import json
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -12,7 +13,9 @@ from lib import paths
 from press import edition, pandoc, pdf, site
 from press.edition import Leaf
 
-LABELS = ('["fig-', '["tbl-', '["sec-', '["term-', "{#eq-")  # as Pandoc's JSON has them
+COUNTS = re.compile(  # in Pandoc's JSON: a label, a term of the glossary, a work that is cited
+    r'\["(?:fig|tbl|sec|term)-|\{#eq-|"citationId": "(?!(?:[Ff]ig|[Tt]bl|[Ss]ec|[Ee]q)-)'
+)
 
 
 def page(
@@ -49,7 +52,7 @@ def page(
 
 
 def _outline(blocks: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The blocks of a page that have a label or a number, figures and tables without content."""
+    """The blocks of a page that count elsewhere, figures and tables without their content."""
     found = []
     for block in blocks:
         if block["t"] == "Div":
@@ -58,6 +61,6 @@ def _outline(blocks: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 found.append({"t": "Div", "c": [attributes, [{"t": "HorizontalRule"}]]})
             elif (inner := _outline(content)) or attributes[0]:
                 found.append({"t": "Div", "c": [attributes, inner]})
-        elif block["t"] == "Header" or any(label in json.dumps(block) for label in LABELS):
+        elif block["t"] == "Header" or COUNTS.search(json.dumps(block)):
             found.append(block)
     return found
