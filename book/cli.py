@@ -2,6 +2,7 @@
 
 import argparse
 import http.server
+import os
 import re
 import subprocess
 import sys
@@ -252,4 +253,8 @@ def preview(args: argparse.Namespace) -> int | None:
     with server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         where = f"the book: http://127.0.0.1:{args.port}/  (Ctrl-C stops)"
-        render.keep_pressed(lambda: print(where, flush=True))
+        try:
+            render.keep_pressed(lambda: print(where, flush=True))
+        except KeyboardInterrupt:
+            print("\nstopped", file=sys.stderr, flush=True)
+            os._exit(130)  # nobody waits for a chapter that is still executed; its kernel ends, too

@@ -6,8 +6,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -99,13 +102,29 @@ def keep_pressed(ready: Callable[[], None]) -> None:
             try:
                 for other in [number, *_readers(pages[number].name, leaves)]:
                     start, before = time.perf_counter(), _stamp(leaves[other].notebook)
-                    schedule.bring_up_to_date(runner.open_chapter(sources[other]))
+                    chapter = runner.open_chapter(sources[other])
+                    _aside(partial(schedule.bring_up_to_date, chapter))
                     if other == number or before != _stamp(leaves[other].notebook):
                         leaves[other] = preview.page(other, leaves)
                         took = time.perf_counter() - start
                         print(f"  {pages[other].source}: {took:.1f} s", flush=True)
             except (RuntimeError, ValueError, OSError) as error:
                 print(f"error: {error}", file=sys.stderr, flush=True)
+
+
+def _aside(work: Callable[[], Any]) -> None:
+    """Do the work in a thread: in this one Jupyter's client would take Ctrl-C for its kernel."""
+    done: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            work()
+            done.set_result(None)
+        except BaseException as why:  # for whoever waits
+            done.set_exception(why)
+
+    threading.Thread(target=run, daemon=True).start()
+    done.result()
 
 
 def _readers(name: str, leaves: Sequence[Any]) -> list[int]:

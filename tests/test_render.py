@@ -221,8 +221,17 @@ def test_the_preview_of_the_press_shows_an_edit(tmp_path):
             page.write_text(text.replace("steps = 50 ", "steps = 51 "))
             assert is_seen("It took 51 steps")
             assert any("one/03-b.qmd: " in line for line in shown.stdout)  # which reads it
+            page.write_text(
+                text.replace("print(steps,", "import time; time.sleep(99)\nprint(steps,")
+            )
+            time.sleep(3)  # so that Ctrl-C comes while a chapter is executed
         finally:
             os.killpg(shown.pid, signal.SIGINT)
+            try:
+                shown.wait(20)
+            except subprocess.TimeoutExpired:
+                shown.kill()
+                raise
     left, end = ["pgrep", "-s", str(shown.pid)], time.monotonic() + 20
     while subprocess.run(left, capture_output=True).stdout:  # a kernel's server ends after it
         assert time.monotonic() < end, "a process is left"
