@@ -203,8 +203,8 @@ def test_the_preview_of_the_press_shows_an_edit(tmp_path):
         start_new_session=True,
     ) as shown:
 
-        def is_seen(words: str) -> bool:
-            address = f"http://127.0.0.1:{port}/chapters/one/01-make.html"
+        def is_seen(words: str, name: str = "01-make") -> bool:
+            address = f"http://127.0.0.1:{port}/chapters/one/{name}.html"
             end = time.monotonic() + 60
             while time.monotonic() < end:
                 if words in urllib.request.urlopen(address).read().decode():
@@ -220,7 +220,7 @@ def test_the_preview_of_the_press_shows_an_edit(tmp_path):
             assert is_seen("In all it took 50 steps")
             page.write_text(text.replace("steps = 50 ", "steps = 51 "))
             assert is_seen("It took 51 steps")
-            assert any("one/03-b.qmd: " in line for line in shown.stdout)  # which reads it
+            assert is_seen("51 steps", "03-b")  # which reads it
             page.write_text(
                 text.replace("print(steps,", "import time; time.sleep(99)\nprint(steps,")
             )
