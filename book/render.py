@@ -91,6 +91,7 @@ def keep_pressed(ready: Callable[[], None]) -> None:
     schedule.run_all(sources)
     executed = [(page, runner.executed_path(page.name)) for page in pages]
     leaves = edition.press(executed, paths.BOOK, ("html",))
+    pressed = [_stamp(leaf.notebook) for leaf in leaves]
     ready()
     while True:
         time.sleep(WAIT)
@@ -101,11 +102,12 @@ def keep_pressed(ready: Callable[[], None]) -> None:
             seen[number] = stamp
             try:
                 for other in [number, *_readers(pages[number].name, leaves)]:
-                    start, before = time.perf_counter(), _stamp(leaves[other].notebook)
+                    start = time.perf_counter()
                     chapter = runner.open_chapter(sources[other])
                     _aside(partial(schedule.bring_up_to_date, chapter))
-                    if other == number or before != _stamp(leaves[other].notebook):
-                        leaves[other] = preview.page(other, leaves)
+                    now = _stamp(leaves[other].notebook)
+                    if now != pressed[other]:
+                        leaves[other], pressed[other] = preview.page(other, leaves), now
                         took = time.perf_counter() - start
                         print(f"  {pages[other].source}: {took:.1f} s", flush=True)
             except (RuntimeError, ValueError, OSError) as error:
