@@ -212,10 +212,10 @@ def refresh(chapter: Chapter) -> None:
 
     Outputs and values of expressions stay. Raises reader.ChapterError if they do not fit.
     """
+    if text_of(seal_of(chapter.executed).read_text()) == chapter.digest:
+        return
     executed = nbformat.read(chapter.executed, as_version=4)
     about = {name: executed.metadata.book[name] for name in KEPT}
-    if executed.metadata.book.get("text") == chapter.digest:
-        return
     notebook = reader.fill(copy.deepcopy(chapter.notebook), about["values"])
     for cell, ran in zip(_code(notebook), _code(executed), strict=True):
         cell.outputs, cell.execution_count = ran.outputs, ran.execution_count
@@ -232,10 +232,9 @@ def _write(chapter: Chapter, notebook: NotebookNode, about: dict[str, Any], outp
         "chapter": chapter.name,
         "kind": chapter.front.get("kind", "page"),
         "reads": chapter.reads,
-        "text": chapter.digest,
     }
     files.write_atomically(output, lambda path: nbformat.write(notebook, path))
-    text = seal(output, about["key"], about["read"])
+    text = seal(output, about["key"], chapter.digest, about["read"])
     files.write_atomically(seal_of(output), lambda path: path.write_text(text))
 
 
@@ -244,14 +243,21 @@ def seal_of(executed: Path) -> Path:
     return executed.with_suffix(".seal")
 
 
-def seal(executed: Path, key: str, read: Mapping[str, str]) -> str:
+def seal(executed: Path, key: str, text: str, read: Mapping[str, str]) -> str:
     """What the seal of an executed notebook says that was made from what `key` stands for.
 
-    `read`: the files of data/ that it read, each with its state then.
+    `text`: the digest of the chapter's text that it shows; `read`: the files of data/ that it read,
+    each with its state then.
     """
-    lines = [f"made from {key}", f"sha256 {digests.of_file(executed)}"]
+    lines = [f"made from {key}", f"text {text}", f"sha256 {digests.of_file(executed)}"]
     lines += [f"read {state}  {name}" for name, state in sorted(read.items())]
     return "\n".join(lines) + "\n"
+
+
+def text_of(seal: str) -> str:
+    """The digest of the text that a seal says is shown; empty if it does not say."""
+    found = re.search(r"^text (\w+)$", seal, re.MULTILINE)
+    return found.group(1) if found else ""
 
 
 def read_of(seal: str) -> dict[str, str]:

@@ -60,12 +60,13 @@ def keys(catalogue: Catalogue) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     sorter = order(catalogue)
+    reached = sources.reached(chapter.code for chapter in catalogue.values())
     while sorter.is_active():
         for name in sorter.get_ready():
-            chapter = catalogue[name]
-            reads = found.values() if ALL in chapter.reads else [found[n] for n in chapter.reads]
+            code, reads = catalogue[name].code, catalogue[name].reads
+            made = sorted(found.values() if ALL in reads else [found[read] for read in reads])
             overrides = scale.overrides(name, scale.current())
-            found[name] = sources.chapter_key(chapter.code, overrides, sorted(reads))
+            found[name] = sources.chapter_key(code, reached[code], overrides, made)
             sorter.done(name)
     return found
 
@@ -78,8 +79,8 @@ def is_current(path: Path, wanted: str) -> bool:
     """
     try:
         seal = runner.seal_of(path).read_text()
-        read = runner.read_of(seal)
-        return seal == runner.seal(path, wanted, {name: files.state(name) for name in read})
+        read = {name: files.state(name) for name in runner.read_of(seal)}
+        return seal == runner.seal(path, wanted, runner.text_of(seal), read)
     except (OSError, ValueError):
         return False
 

@@ -5,10 +5,13 @@ code, its parameters, what it reaches of `lib`, the files of data/ that it read 
 whose artefacts it reads are unchanged. Its prose may change: it is filled into what was executed.
 """
 
+import json
+import sys
+from collections.abc import Iterable
 from functools import lru_cache
 from importlib.metadata import version
 
-from lib import digests, paths
+from lib import digests, files, paths
 
 MACHINERY = ("reader", "runner")  # modules of this package that decide what a notebook holds
 
@@ -18,13 +21,35 @@ def _versions() -> dict[str, str]:
     return {name: version(name) for name in ("torch", "numpy", "matplotlib")}
 
 
-def chapter_key(code: str, overrides: dict, reads: list[str]) -> str:
+def reached(codes: Iterable[str]) -> dict[str, str]:
+    """Of each piece of chapters' code the digest of itself and of all that it reaches in lib.
+
+    To find that out takes seconds, so it is kept for as long as no file of lib changes.
+    """
+    modules = {str(p.relative_to(paths.LIB)): digests.of_file(p) for p in paths.LIB.rglob("*.py")}
+    lib = digests.of_value([sys.version, modules])
+    memory = paths.EXECUTED / "reached.json"
+    try:
+        kept = json.loads(memory.read_text(encoding="utf-8"))
+        known = dict(kept["reached"]) if kept["lib"] == lib else {}
+    except (OSError, ValueError, LookupError, TypeError):
+        known = {}
+    names = {code: digests.of_value(code) for code in codes}
+    missing = {code: name for code, name in names.items() if name not in known}
+    if missing:
+        known |= {name: digests.of_cells(code)[0] for code, name in missing.items()}
+        text = json.dumps({"lib": lib, "reached": known}, indent=0)
+        files.write_atomically(memory, lambda path: path.write_text(text, encoding="utf-8"))
+    return {code: known[name] for code, name in names.items()}
+
+
+def chapter_key(code: str, lib: str, overrides: dict, reads: list[str]) -> str:
     """SHA-256 (hex) of everything but data that may change what a chapter computes.
 
-    `code` are its cells and the expressions in its text, `overrides` the parameters of the scale,
-    `reads` the keys of the chapters whose artefacts it loads.
+    `code` are its cells and the expressions in its text, `lib` the digest of what they reach (see
+    `reached`), `overrides` the parameters of the scale, `reads` the keys of the chapters whose
+    artefacts it loads.
     """
-    lib, _ = digests.of_cells(code)
     identity = {
         "code": code,
         "scale": overrides,

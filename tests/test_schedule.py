@@ -92,7 +92,7 @@ def test_a_chapters_key_follows_parameters_and_scale(here, monkeypatch):
 
 def test_a_chapters_key_follows_the_definitions_it_reaches_and_the_machinery(here, monkeypatch):
     def keyed(code: str) -> str:
-        return sources.chapter_key(code, {}, [])
+        return sources.chapter_key(code, sources.reached([code])[code], {}, [])
 
     code = "from lib import lattice\nlattice.ulp(1)"
     before, real = keyed(code), digests.of_file
@@ -101,6 +101,25 @@ def test_a_chapters_key_follows_the_definitions_it_reaches_and_the_machinery(her
         other = lambda file, name=name: "x" if file.name == name else real(file)  # noqa: E731
         monkeypatch.setattr(digests, "of_file", other)
         assert (keyed(code) != before) == changed, name
+
+
+def test_what_code_reaches_is_looked_up_once_until_lib_changes(here, monkeypatch):
+    looked: list[str] = []
+    real, of_file = digests.of_cells, digests.of_file
+    monkeypatch.setattr(digests, "of_cells", lambda code: looked.append(code) or real(code))
+    one, two = "from lib import lattice\nlattice.ulp(1)", "1 + 1"
+    found = sources.reached([one, two])
+    assert found == {code: real(code)[0] for code in (one, two)} and looked == [one, two]
+    assert sources.reached([two, one]) == found and looked == [one, two]
+    assert sources.reached(["2"]).keys() == {"2"} and sources.reached([one])[one] == found[one]
+    assert looked == [one, two, "2"]
+    memory = here / "executed" / "reached.json"
+    for damage in ("", "[]", "{}", '{"lib": "x"}', memory.read_text()[:-9]):
+        memory.write_text(damage)
+        assert sources.reached([one]) == {one: found[one]}
+    assert looked[3:] == [one] * 5
+    monkeypatch.setattr(digests, "of_file", lambda file: of_file(file)[::-1])  # all of lib
+    assert sources.reached([one]) == {one: found[one]} and looked[8:] == [one]
 
 
 def test_reads_of_no_chapter_and_circles_are_refused(here):
