@@ -1,7 +1,7 @@
 """The data behind a figure: what its axes show, as a table that a reader can take along.
 
 `in_kernel` lets the running kernel put the table of every figure into the executed notebook,
-beside the picture; `of_output` takes it out again. A row is one point, bar, cell or vertex:
+beside the picture; `files_of` takes it out again. A row is one point, bar, cell or vertex:
 
     panel    the axes it stands in, from 1
     mark     line, points, bars, cells, outline or steps
@@ -55,31 +55,36 @@ def in_kernel() -> None:
     kernel.display_formatter.formatters[MIME] = _Formatter(parent=kernel.display_formatter)
 
 
-def of_output(data: Mapping[str, Any]) -> bytes | None:
-    """The CSV (UTF-8) of a notebook's output, by its MIME types; None if it is no figure."""
-    if MIME in data:
-        return gzip.decompress(base64.b64decode("".join(data[MIME])))
-    return of_plotly(data[PLOTLY]) if PLOTLY in data else None
-
-
 def files_of(label: str, outputs: Iterable[Mapping[str, Any]]) -> dict[str, bytes]:
     """The files, by name, that offer the tables of a cell's figures: packed where they are large.
 
     `label` is the cell's, `outputs` its own in the form of a notebook.
     """
-    tables = [table for out in outputs if (table := of_output(out.get("data", {})))]
-    packed = (t if len(t) < PACKED else gzip.compress(t, LEVEL, mtime=0) for t in tables)
-    return dict(zip(_names(label, tables), packed, strict=True))
+    tables = _packed_of(outputs)
+    named = zip(_names(label, tables), tables, strict=True)
+    return {n: table if n.endswith(".gz") else gzip.decompress(table) for n, table in named}
 
 
 def names_of(label: str, outputs: Iterable[Mapping[str, Any]]) -> list[str]:
     """The names of the files that `files_of` makes."""
-    return _names(label, [t for out in outputs if (t := of_output(out.get("data", {})))])
+    return _names(label, _packed_of(outputs))
+
+
+def _packed_of(outputs: Iterable[Mapping[str, Any]]) -> list[bytes]:
+    """The gzipped tables of a cell's figures: as the kernel packed them, not packed again."""
+    found = []
+    for data in (out.get("data", {}) for out in outputs):
+        if MIME in data:
+            found.append(base64.b64decode("".join(data[MIME])))
+        elif PLOTLY in data:
+            found.append(gzip.compress(of_plotly(data[PLOTLY]), LEVEL, mtime=0))
+    return found
 
 
 def _names(label: str, tables: Sequence[bytes]) -> list[str]:
     numbers = [f"-{number}" for number in range(1, len(tables) + 1)] if len(tables) > 1 else [""]
-    ends = (".csv" if len(table) < PACKED else ".csv.gz" for table in tables)
+    sizes = [int.from_bytes(table[-4:], "little") for table in tables]  # as gzip writes them
+    ends = (".csv" if size < PACKED else ".csv.gz" for size in sizes)
     return [f"{label}{number}{end}" for number, end in zip(numbers, ends, strict=False)]
 
 

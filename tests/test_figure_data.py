@@ -105,7 +105,8 @@ def test_a_mesh_a_histogram_steps_a_band_and_hexagons(figure):
 def test_the_interactive_figures_of_plotly():
     packed = base64.b64encode(np.array([1.5, 2.5], np.float32)).decode()
     trace = {"name": "dead", "x": [1, 2], "y": {"dtype": "f4", "bdata": packed}}
-    found = rows(figure_data.of_output({figure_data.PLOTLY: {"data": [trace]}}))
+    output = {"data": {figure_data.PLOTLY: {"data": [trace]}}}
+    found = rows(figure_data.files_of("fig-room", [output])["fig-room.csv"])
     assert [(r["series"], r["x"], r["y"]) for r in found] == [
         ("dead", "1", "1.5"),
         ("dead", "2", "2.5"),
@@ -121,9 +122,10 @@ def test_a_kernel_keeps_the_table_of_a_figure_and_of_nothing_else(monkeypatch, f
         for formatter in shell.display_formatter.formatters.values():
             formatter.pop(Figure, None)  # as matplotlib's backend for notebooks does
         data, _ = shell.display_formatter.format(figure)
-        assert figure_data.of_output(data) == figure_data.of_matplotlib(figure)
+        found = figure_data.files_of("fig-a", [{"data": data}])
+        assert found == {"fig-a.csv": figure_data.of_matplotlib(figure)}
         data, _ = shell.display_formatter.format("text")
-        assert figure_data.of_output(data) is None
+        assert figure_data.files_of("fig-a", [{"data": data}]) == {}
     finally:
         InteractiveShell.clear_instance()
 
