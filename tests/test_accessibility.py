@@ -22,7 +22,7 @@ from press import edition
 from tests import made_book
 from tests.test_browser import DESK, PHONE, Recorder, Served, chromium  # noqa: F401
 
-pytestmark = [pytest.mark.slow, pytest.mark.browser, pytest.mark.xdist_group("axe")]
+pytestmark = [pytest.mark.slow, pytest.mark.browser]
 
 AXE = files("axe_playwright_python") / "axe.min.js"
 A_PAGE = 120  # seconds that one page may take on a busy machine

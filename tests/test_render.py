@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -201,6 +202,8 @@ def test_the_preview_of_the_press_shows_an_edit(tmp_path):
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # of a job in the background the shell lets Ctrl-C be ignored, by all that it starts
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     ) as shown:
 
         def is_seen(words: str, name: str = "01-make") -> bool:
