@@ -119,7 +119,7 @@ def add(verbs: argparse._SubParsersAction) -> None:
         "notebooks",
         help="answer Quarto's engine with executed notebooks",
         description="For the engine in _extensions/book: reads a question a line, {file, "
-        "parameters, whole}, and answers each with an executed notebook.",
+        "parameters, words, folder}, and answers each with an executed notebook.",
     )
     parser.set_defaults(run=answer)
 

@@ -251,6 +251,7 @@ def seal(executed: Path, key: str, text: str, read: Mapping[str, str]) -> str:
     """
     lines = [f"made from {key}", f"text {text}", f"sha256 {digests.of_file(executed)}"]
     lines += [f"read {state}  {name}" for name, state in sorted(read.items())]
+    lines.append(f"seal {digests.of_value(lines)}")  # of the text, nothing else would show damage
     return "\n".join(lines) + "\n"
 
 

@@ -137,11 +137,9 @@ def test_records_of_generators_and_verdicts(tmp_path, monkeypatch, counted):
 def test_executed_notebooks_and_their_seals(here, counted):
     source = write_chapter(here, "a", "---\nkind: page\nreads: []\n---\n\n# A {#sec-a}\n\nText.\n")
     ran = runner.run(source, digest="key")
-    chapter, seal = runner.open_chapter(source), runner.seal_of(ran)
-    for file in (ran, seal):
+    for file in (ran, runner.seal_of(ran)):
         for _ in flipped(file, 20):
-            is_shown = runner.text_of(seal.read_text(errors="replace")) == chapter.digest
-            assert not is_shown or not schedule.is_current(ran, "key"), "neither run nor filled"
+            assert not schedule.is_current(ran, "key")
     assert schedule.is_current(ran, "key")
     counted("flipped bits", 40)
 
